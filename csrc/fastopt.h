@@ -1,0 +1,112 @@
+/* The only functions that the binding calls. Nothing here allocates, locks or touches Python, and
+ * nothing checks: the door (fastopt/_core.pyx) has refused every bad buffer before. */
+#ifndef FASTOPT_H
+#define FASTOPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "registry.h"
+
+#if defined(__FAST_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error "fastopt promises exact bits: build it without -ffast-math and its parts"
+#endif
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "fastopt promises exact bits: build it without -ffinite-math-only"
+#endif
+
+/* A chunk is what one stage hands to the next in L1, and the block of the reductions, where it is
+ * part of the promise of equal bits: changing it changes norms. */
+enum { FO_CHUNK = 1024, FO_LANES = 16 };
+enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 12, FO_MAX_CALLS = 8 };
+
+#define FO_KERNEL_ID(name) fo_k_##name,
+#define FO_REDUCTION_ID(name) fo_r_##name,
+enum { FO_KERNELS(FO_KERNEL_ID) FO_KERNEL_COUNT };
+enum { FO_REDUCTIONS(FO_REDUCTION_ID) FO_REDUCTION_COUNT };
+
+enum { FO_F32, FO_F64, FO_DTYPE_COUNT };
+
+/* registry.h as data: kind is 'r' for a rule, 'b' for a stage before it, 'a' for one after it. */
+typedef struct {
+    const char *name;
+    char kind;
+    int buffers, coefs;
+    const char *buffer[FO_MAX_BUFFERS], *coef[FO_MAX_COEFS];
+} fo_kernel_info;
+extern const fo_kernel_info fo_registry[FO_KERNEL_COUNT];
+
+/* Runs kernel `id` once over n elements of non-overlapping contiguous buffers. */
+void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef, int flush);
+
+/* Instruction sets: names by index, whether this CPU has one, and the one in use. */
+int fo_isa_count(void);
+const char *fo_isa_name(int isa);
+int fo_isa_available(int isa);
+int fo_isa_active(void);
+void fo_isa_use(int isa);
+
+/* base^n by binary powering in double: the same bits on every machine, as libm's pow is not. */
+double fo_power(double base, int64_t n);
+
+/* The floating-point control word of this thread. fo_flush(1) flushes subnormals to zero, fo_flush(0)
+ * keeps them; both return the word to give back to fo_restore. */
+uint64_t fo_flush(int on);
+void fo_restore(uint64_t control);
+uint64_t fo_control(void);
+
+/* An array as its owner holds it: strides in bytes, walked in C order or in Fortran order. `dense`
+ * says that it is contiguous in that order and aligned. data is NULL where there is none. */
+typedef struct {
+    char *data;
+    const ptrdiff_t *shape, *strides;
+    ptrdiff_t size;
+    int ndim, fortran, dense, dtype;
+} fo_view;
+
+/* kind is a reduction: sum_squares gives the 2-norm, sum_abs the 1-norm, max_abs the maximum norm.
+ * *finite says whether every element is; the norm of finite elements may still overflow. */
+double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *finite);
+
+/* view *= factor, then clamped to [-bound, bound] (bound may be infinite), in place. */
+void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bound, int flush);
+
+/* A program is the list of kernels that one set of tensors passes through, with their coefficients.
+ * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient. */
+typedef struct {
+    int kernel;
+    int slot[FO_MAX_BUFFERS];
+    double coef[FO_MAX_COEFS];
+} fo_call;
+typedef struct {
+    int calls, edits;
+    fo_call call[FO_MAX_CALLS];
+} fo_program;
+
+enum { FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE };
+int fo_slot(int kernel, int buffer);
+
+/* A parameter with its state, contiguous and aligned; its gradient is views[same index]. */
+typedef struct {
+    char *slot[FO_SLOT_STATE + FO_MAX_BUFFERS];
+    int program;
+} fo_tensor;
+
+typedef struct {
+    fo_tensor *tensors;
+    fo_view *grads;
+    ptrdiff_t count;
+    fo_program *programs;
+    double max_norm;     /* infinite: do not clip */
+    double sign;         /* -1 to maximize */
+    int flush;
+    int measure;         /* compute the norm first, and refuse the step where it is not finite */
+    double norm;         /* out: the norm, where measured */
+    int busy;            /* a step is under way */
+} fo_plan;
+
+/* One step over all tensors whose grads[i].data is not NULL. Returns 1 when it was applied, 0 when it
+ * was refused with nothing written, -1 when another thread is inside the same plan. */
+int fo_step(fo_plan *plan);
+
+#endif

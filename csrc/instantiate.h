@@ -1,0 +1,79 @@
+/* rules.h, stages.h and reductions.h for float and for double on one instruction set.
+ *
+ * Expects ISA, the instruction set's name, and TARGET, the attribute that lets a function use it.
+ * Leaves one table of functions, fo_<ISA>_table, and undefines both. */
+
+#if !defined(ISA) || !defined(TARGET)
+#error "define ISA and TARGET before including instantiate.h"
+#endif
+
+#define JOIN_(a, b, c) fo_##a##_##b##_##c
+#define JOIN(a, b, c) JOIN_(a, b, c)
+#define FN(name) JOIN(name, REAL, ISA)
+#define ENTRY(name) JOIN(name##_entry, REAL, ISA)
+
+/* A kernel is a function of named, non-overlapping buffers and named coefficients ... */
+#define IN_PARAMETER(x) , const real *restrict x
+#define IO_PARAMETER(x) , real *restrict x
+#define COEF_PARAMETER(x) , const real x
+#define KERNEL(name) \
+    static inline __attribute__((always_inline)) TARGET void \
+    FN(name)(ptrdiff_t n FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER))
+#define EACH(i) for (ptrdiff_t i = 0; i < n; i++)
+
+/* ... and its entry unpacks them in the order of the registry. */
+#define IN_UNPACK(x) const real *x = *buf++;
+#define IO_UNPACK(x) real *x = *buf++;
+#define COEF_UNPACK(x) const real x = (real)*coef++;
+#define PASS(x) , x
+#define MAKE_ENTRY(name) \
+    static TARGET void ENTRY(name)(ptrdiff_t n, void *const *buf, const double *coef) \
+    { \
+        FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
+        FN(name)(n FO_##name(PASS, PASS, PASS)); \
+    }
+#define KERNEL_SLOT(name) [fo_k_##name] = ENTRY(name),
+#define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
+#define SLOTS \
+    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
+      .gather = FN(gather), .scatter = FN(scatter) }
+
+#define real float
+#define REAL f32
+#include "stages.h"
+#include "rules.h"
+#include "reductions.h"
+FO_KERNELS(MAKE_ENTRY)
+static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
+#undef real
+#undef REAL
+
+#define real double
+#define REAL f64
+#include "stages.h"
+#include "rules.h"
+#include "reductions.h"
+FO_KERNELS(MAKE_ENTRY)
+static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
+#undef real
+#undef REAL
+
+#undef SLOTS
+#undef REDUCTION_SLOT
+#undef KERNEL_SLOT
+#undef MAKE_ENTRY
+#undef PASS
+#undef COEF_UNPACK
+#undef IO_UNPACK
+#undef IN_UNPACK
+#undef EACH
+#undef KERNEL
+#undef COEF_PARAMETER
+#undef IO_PARAMETER
+#undef IN_PARAMETER
+#undef ENTRY
+#undef FN
+#undef JOIN
+#undef JOIN_
+#undef TARGET
+#undef ISA

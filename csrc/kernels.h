@@ -1,0 +1,19 @@
+/* What kernels.c gives to step.c: the functions of the instruction set in use, by type. */
+#ifndef FASTOPT_KERNELS_H
+#define FASTOPT_KERNELS_H
+
+#include "fastopt.h"
+
+typedef void fo_kernel(ptrdiff_t n, void *const *buf, const double *coef);
+typedef double fo_reduction(ptrdiff_t n, const void *in, double unit);
+
+typedef struct {
+    fo_kernel *kernel[FO_KERNEL_COUNT];
+    fo_reduction *reduce[FO_REDUCTION_COUNT];
+    void (*gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t stride, double factor);
+    void (*scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride);
+} fo_functions;
+
+const fo_functions *fo_functions_for(int dtype);
+
+#endif

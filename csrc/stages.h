@@ -1,0 +1,81 @@
+/* What happens around a rule, on a chunk that is in the cache: before it the gradient is loaded,
+ * scaled, clamped and penalised and the parameter decays; after it come the proximal step and the
+ * running average. A template like rules.h. */
+
+/* The first operation on every loaded gradient: clipping by norm and the sign of `maximize`. */
+KERNEL(scale)
+{
+    EACH(i) {
+        out[i] = scale * g[i];
+    }
+}
+
+/* NaN stays NaN: it is neither below -bound nor above bound. */
+KERNEL(clamp)
+{
+    EACH(i) {
+        const real x = one * g[i];
+        const real lower = x < -bound ? -bound : x;
+        g[i] = lower > bound ? bound : lower;
+    }
+}
+
+/* The subgradient of l1 * sum|p|, which is 0 at 0. */
+KERNEL(l1)
+{
+    EACH(i) {
+        const real x = one * p[i];
+        g[i] = g[i] + (x > 0 ? l1 : x < 0 ? -l1 : 0);
+    }
+}
+
+/* The gradient of l2/2 * sum p^2. */
+KERNEL(l2)
+{
+    EACH(i) {
+        g[i] = g[i] + l2 * p[i];
+    }
+}
+
+KERNEL(decay)
+{
+    EACH(i) {
+        p[i] = keep * p[i];
+    }
+}
+
+/* The soft threshold, written so that exact zeros are +0 and NaN stays NaN. */
+KERNEL(prox_l1)
+{
+    EACH(i) {
+        const real x = one * p[i];
+        const real lower = x < -threshold ? -threshold : x;
+        p[i] = x - (lower > threshold ? threshold : lower);
+    }
+}
+
+KERNEL(average)
+{
+    EACH(i) {
+        average[i] = decay * average[i] + gain * p[i];
+    }
+}
+
+/* A row of a strided array, `stride` bytes apart and aligned to nothing, scaled as `scale` does. */
+static TARGET void FN(gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t stride, double factor)
+{
+    real *restrict g = out;
+    const real scale = (real)factor;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        real x;
+        memcpy(&x, row + i * stride, sizeof x);
+        g[i] = scale * x;
+    }
+}
+
+static TARGET void FN(scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride)
+{
+    const real *restrict g = in;
+    for (ptrdiff_t i = 0; i < n; i++)
+        memcpy(row + i * stride, &g[i], sizeof g[i]);
+}

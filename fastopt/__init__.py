@@ -1,0 +1,39 @@
+"""Exact, fused optimizer kernels for NumPy arrays.
+
+    opt = fastopt.AdamW(params, lr=3e-4, weight_decay=0.1, clip_norm=1.0)
+    report = opt.step(grads)
+
+updates `params` (arrays, or nested lists and dicts of them) in place.
+"""
+
+from fastopt._core import subnormals
+from fastopt.clipping import clip_grad_norm_, clip_grad_value_, global_norm
+from fastopt.optimizer import NonFiniteError, Optimizer, Report
+from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
+from fastopt.runtime import Info, choose_isa, info, set_num_threads
+from fastopt.selftest import selftest
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Info",
+    "NAdam",
+    "NonFiniteError",
+    "Optimizer",
+    "RMSprop",
+    "Report",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "global_norm",
+    "info",
+    "selftest",
+    "set_num_threads",
+    "subnormals",
+]
+
+choose_isa()
+del choose_isa

@@ -1,0 +1,533 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The only door to csrc/.
+
+Everything that can be wrong with a buffer is found here, before anything is written; below, C trusts
+its pointers. A Plan holds the parameters and their state for one optimizer: `admit` checks a step's
+gradients, `run` makes one call without the GIL over all of them. ReferencePlan in
+fastopt/numpy_backend.py puts NumPy in place of that call and shares everything else.
+"""
+
+from libc.math cimport isinf
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free
+
+cimport numpy as cnp
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #pragma GCC diagnostic ignored "-Wunused-parameter"
+    #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+    #endif
+    #ifndef FO_FLAGS
+    #define FO_FLAGS "unknown"
+    #endif
+    #if defined(__clang__)
+    #define FO_COMPILER "clang " __clang_version__
+    #else
+    #define FO_COMPILER "gcc " __VERSION__
+    #endif
+    """
+    const char* FO_FLAGS
+    const char* FO_COMPILER
+
+cdef extern from "fastopt.h" nogil:
+    enum:
+        FO_CHUNK, FO_LANES, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
+        FO_F32, FO_F64
+        FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE
+        fo_r_sum_squares, fo_r_sum_abs, fo_r_max_abs
+
+    ctypedef struct fo_kernel_info:
+        const char* name
+        char kind
+        int buffers
+        int coefs
+        const char** buffer
+        const char** coef
+    const fo_kernel_info* fo_registry
+
+    void fo_run(int id, int dtype, Py_ssize_t n, void** buf, const double* coef, int flush)
+    int fo_isa_count()
+    const char* fo_isa_name(int isa)
+    int fo_isa_available(int isa)
+    int fo_isa_active()
+    void fo_isa_use(int isa)
+    double fo_power(double base, int64_t n)
+    uint64_t fo_flush(int on)
+    void fo_restore(uint64_t control)
+    uint64_t fo_control()
+
+    ctypedef struct fo_view:
+        char* data
+        const Py_ssize_t* shape
+        const Py_ssize_t* strides
+        Py_ssize_t size
+        int ndim
+        int fortran
+        int dense
+        int dtype
+    double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
+    void fo_rewrite(const fo_view* views, Py_ssize_t count, double factor, double bound, int flush)
+
+    ctypedef struct fo_call:
+        int kernel
+        int* slot
+        double* coef
+    ctypedef struct fo_program:
+        int calls
+        int edits
+        fo_call* call
+    int fo_slot(int kernel, int buffer)
+    ctypedef struct fo_tensor:
+        char** slot
+        int program
+    ctypedef struct fo_plan:
+        fo_tensor* tensors
+        fo_view* grads
+        Py_ssize_t count
+        fo_program* programs
+        double max_norm
+        double sign
+        int flush
+        int measure
+        double norm
+    int fo_step(fo_plan* plan)
+
+ctypedef struct range_t:
+    uintptr_t low
+    uintptr_t high
+    Py_ssize_t owner
+
+
+def _read_registry():
+    kernels = {}
+    for k in range(FO_KERNEL_COUNT):
+        info = &fo_registry[k]
+        kernels[info.name.decode()] = (
+            k,
+            {98: "before", 114: "rule", 97: "after"}[info.kind],
+            tuple([info.buffer[i].decode() for i in range(info.buffers)]),
+            tuple([info.coef[i].decode() for i in range(info.coefs)]),
+        )
+    return kernels
+
+
+cdef dict _kernels = _read_registry()
+KERNELS = {name: entry[1:] for name, entry in _kernels.items()}
+CHUNK = FO_CHUNK
+LANES = FO_LANES
+cdef dict _norm_kinds = {"sum_squares": fo_r_sum_squares, "sum_abs": fo_r_sum_abs, "max_abs": fo_r_max_abs}
+
+
+def isas():
+    return tuple([fo_isa_name(i).decode() for i in range(fo_isa_count()) if fo_isa_available(i)])
+
+
+def active_isa():
+    return fo_isa_name(fo_isa_active()).decode()
+
+
+def use_isa(str name):
+    for i in range(fo_isa_count()):
+        if fo_isa_name(i).decode() == name and fo_isa_available(i):
+            fo_isa_use(i)
+            return
+    raise ValueError(f"instruction set {name!r} is not to be had: this CPU and build offer {', '.join(isas())}")
+
+
+def build():
+    return {"compiler": FO_COMPILER.decode(), "flags": FO_FLAGS.decode()}
+
+
+def power(double base, int64_t n):
+    return fo_power(base, n)
+
+
+def control_word():
+    return fo_control()
+
+
+cdef class subnormals:
+    """Context manager: flush subnormals to zero on this thread (`flush=True`), or keep them.
+
+    fastopt sets and restores the same mode inside each step; use this around NumPy code whose bits are
+    to be compared with it. The thread's floating-point control word is restored on exit.
+    """
+    cdef int flush
+    cdef list before
+
+    def __init__(self, bint flush=True):
+        self.flush = flush
+        self.before = []
+
+    def __enter__(self):
+        self.before.append(fo_flush(self.flush))
+
+    def __exit__(self, *error):
+        fo_restore(self.before.pop())
+
+
+# The door
+
+
+cdef object _check_array(str what, object a):
+    """Refuses whatever is not a plain float32 or float64 array in native byte order."""
+    if not isinstance(a, np.ndarray):
+        raise TypeError(
+            f"{what} is a {type(a).__module__}.{type(a).__qualname__}, not a numpy array: "
+            "pass numpy.ndarray objects (of a torch tensor: tensor.numpy())"
+        )
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array, whose mask a step would ignore: pass its .data")
+    if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(a) != cnp.NPY_DOUBLE:
+        raise TypeError(
+            f"{what} has dtype {a.dtype}: fastopt computes in float32 and float64; "
+            "convert it once with .astype(np.float32)"
+        )
+    if cnp.PyArray_ISBYTESWAPPED(a):
+        raise TypeError(
+            f"{what} has dtype {a.dtype.str}, the other byte order: convert it with .astype({a.dtype.name!r})"
+        )
+
+
+cdef bint _byte_range(object a, uintptr_t* low, uintptr_t* high):
+    """The bytes between an array's first and last element; False where there are none."""
+    cdef Py_ssize_t reach
+    cdef int i
+    low[0] = <uintptr_t>cnp.PyArray_DATA(a)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(a)
+    for i in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, i) == 0:
+            return False
+        reach = (cnp.PyArray_DIM(a, i) - 1) * cnp.PyArray_STRIDE(a, i)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+    return True
+
+
+cdef list _ranges(arrays):
+    """(low, high, index) of every array that has bytes, sorted."""
+    cdef uintptr_t low, high
+    found = []
+    for i, a in enumerate(arrays):
+        if _byte_range(a, &low, &high):
+            found.append((low, high, i))
+    found.sort()
+    return found
+
+
+cdef object _refuse_overlap(str what, names, arrays):
+    cdef list ranges = _ranges(arrays)
+    seen = {}
+    for name, a in zip(names, arrays):
+        if id(a) in seen:
+            raise ValueError(
+                f"{what}s {seen[id(a)]!r} and {name!r} are the same array: it would be written twice; pass it once"
+            )
+        seen[id(a)] = name
+    reaching = None
+    for low, high, i in ranges:
+        if reaching is not None and low < reaching[1] and _share(arrays[i], arrays[reaching[2]]):
+            first, second = sorted((i, reaching[2]))
+            raise ValueError(
+                f"{what}s {names[first]!r} and {names[second]!r} overlap in memory: some elements would be "
+                "written twice; pass views that do not overlap, or copies"
+            )
+        if reaching is None or high > reaching[1]:
+            reaching = (low, high, i)
+
+
+cdef bint _share(object a, object b):
+    """Whether two arrays whose byte ranges meet have an element in common."""
+    try:
+        return np.shares_memory(a, b, max_work=1_000_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def check_parameters(names, params):
+    """Refuses what cannot be updated in place: names the parameter, what was found and the fix."""
+    for name, a in zip(names, params):
+        what = f"parameter {name!r}"
+        _check_array(what, a)
+        if not cnp.PyArray_ISWRITEABLE(a):
+            raise ValueError(
+                f"{what} is read-only and is to be updated in place: pass a writable array "
+                "(a.copy(), or a.flags.writeable = True where it owns its memory)"
+            )
+        if not cnp.PyArray_IS_C_CONTIGUOUS(a) and not cnp.PyArray_IS_F_CONTIGUOUS(a):
+            raise ValueError(
+                f"{what} is not contiguous (shape {a.shape}, strides {a.strides}): pass a C- or "
+                "Fortran-contiguous array, for example np.ascontiguousarray(a), and use that one in the model"
+            )
+        if not cnp.PyArray_ISALIGNED(a):
+            raise ValueError(f"{what} is not aligned to its {a.itemsize}-byte elements: pass a.copy()")
+    _refuse_overlap("parameter", names, params)
+
+
+cdef void _fill_view(fo_view* view, object a, bint fortran):
+    view.data = <char*>cnp.PyArray_DATA(a)
+    view.shape = <const Py_ssize_t*>cnp.PyArray_DIMS(a)
+    view.strides = <const Py_ssize_t*>cnp.PyArray_STRIDES(a)
+    view.ndim = cnp.PyArray_NDIM(a)
+    view.size = cnp.PyArray_SIZE(a)
+    view.fortran = fortran
+    view.dense = cnp.PyArray_ISALIGNED(a) and (
+        cnp.PyArray_IS_F_CONTIGUOUS(a) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(a)
+    )
+    view.dtype = FO_F32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else FO_F64
+
+
+cdef class Plan:
+    """The parameters of one optimizer, their state, and the programs that update them.
+
+    `states[i]` are the state buffers of `params[i]` in the order of the rule in csrc/registry.h,
+    `averages[i]` its running average or None; both are laid out in memory as the parameter is.
+    """
+    cdef fo_plan plan
+    cdef Py_ssize_t program_count
+    cdef range_t* ranges
+    cdef Py_ssize_t range_count
+    cdef readonly str rule
+    cdef readonly tuple names, params, states, averages
+    cdef readonly list grads
+    cdef readonly bint flush
+
+    def __cinit__(self, str rule, tuple names, tuple params, tuple states, tuple averages, bint flush):
+        cdef Py_ssize_t i, k
+        self.rule, self.names, self.params, self.states, self.averages = rule, names, params, states, averages
+        self.flush = flush
+        self.plan.flush = flush
+        self.plan.count = len(params)
+        self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
+        self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
+        if not self.plan.tensors or not self.plan.grads:
+            raise MemoryError
+        for i in range(self.plan.count):
+            self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
+            if averages[i] is not None:
+                self.plan.tensors[i].slot[FO_SLOT_AVERAGE] = <char*>cnp.PyArray_DATA(averages[i])
+            for k in range(len(states[i])):
+                self.plan.tensors[i].slot[FO_SLOT_STATE + k] = <char*>cnp.PyArray_DATA(states[i][k])
+        self._protect()
+
+    cdef _protect(self):
+        """Notes where everything lies that a step writes: no gradient may overlap it."""
+        cdef list written = list(self.params) + [a for a in self.averages if a is not None]
+        for state in self.states:
+            written.extend(state)
+        cdef list found = _ranges(written)
+        self.ranges = <range_t*>calloc(max(1, len(found)), sizeof(range_t))
+        if not self.ranges:
+            raise MemoryError
+        self.range_count = len(found)
+        for k, (low, high, owner) in enumerate(found):
+            self.ranges[k].low, self.ranges[k].high, self.ranges[k].owner = low, high, owner
+
+    def __dealloc__(self):
+        free(self.plan.tensors)
+        free(self.plan.grads)
+        free(self.plan.programs)
+        free(self.ranges)
+
+    def set_programs(self, list programs):
+        """Each program is a list of (kernel name, coefficients by name), in the order of the pipeline."""
+        cdef Py_ssize_t k
+        if len(programs) != self.program_count:
+            free(self.plan.programs)
+            self.program_count = 0
+            self.plan.programs = <fo_program*>calloc(max(1, len(programs)), sizeof(fo_program))
+            if not self.plan.programs:
+                raise MemoryError
+            self.program_count = len(programs)
+        for k in range(self.program_count):
+            self._fill_program(&self.plan.programs[k], programs[k])
+
+    cdef _fill_program(self, fo_program* program, list calls):
+        cdef int i
+        cdef fo_call* call
+        cdef bint before = True
+        program.calls = program.edits = 0
+        for name, values in calls:
+            kernel, kind, buffers, coefs = _kernels[name]
+            call = &program.call[program.calls]
+            call.kernel = kernel
+            for i in range(len(buffers)):
+                call.slot[i] = fo_slot(kernel, i)
+            for i in range(len(coefs)):
+                call.coef[i] = values[coefs[i]]
+            if kind == "before" and buffers[0] == "g":
+                program.edits = 1
+            program.calls += 1
+
+    def assign(self, Py_ssize_t tensor, int program):
+        """The parameter at this index goes through this program."""
+        self.plan.tensors[tensor].program = program
+
+    def admit(self, list grads):
+        """Checks the gradients of the next `run`, one (or None) for each parameter in order."""
+        cdef Py_ssize_t i
+        try:
+            for i in range(self.plan.count):
+                self._admit(i, grads[i])
+        except BaseException:
+            self.release()
+            raise
+        self.grads = grads
+
+    cdef _admit(self, Py_ssize_t i, object g):
+        cdef object p = self.params[i]
+        if g is None:
+            self.plan.grads[i].data = NULL
+            return
+        if not cnp.PyArray_CheckExact(g) or cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
+            _check_array(f"gradient of {self.names[i]!r}", g)
+            if cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
+                raise TypeError(
+                    f"gradient of {self.names[i]!r} has dtype {g.dtype} and its parameter {p.dtype}: "
+                    f"compute it in the parameter's dtype, or convert it with .astype(np.{p.dtype})"
+                )
+        if cnp.PyArray_ISBYTESWAPPED(g):
+            _check_array(f"gradient of {self.names[i]!r}", g)
+        if not cnp.PyArray_SAMESHAPE(g, p):
+            raise ValueError(
+                f"gradient of {self.names[i]!r} has shape {g.shape} and its parameter {p.shape}: they must be "
+                "equal" + (" (transposed?)" if g.shape == p.shape[::-1] else "")
+            )
+        self._refuse_written(i, g)
+        _fill_view(&self.plan.grads[i], g, not cnp.PyArray_IS_C_CONTIGUOUS(p))
+
+    cdef _refuse_written(self, Py_ssize_t i, object g):
+        """A gradient that shares memory with what the step writes would change under it."""
+        cdef uintptr_t low, high
+        cdef Py_ssize_t first = 0, last = self.range_count, middle
+        if not _byte_range(g, &low, &high):
+            return
+        while first < last:
+            middle = (first + last) // 2
+            if self.ranges[middle].high <= low:
+                first = middle + 1
+            else:
+                last = middle
+        while first < self.range_count and self.ranges[first].low < high:
+            name, written = self._written(self.ranges[first].owner)
+            if _share(g, written):
+                raise ValueError(
+                    f"gradient of {self.names[i]!r} shares memory with {name}, which the step writes: pass a copy"
+                )
+            first += 1
+
+    cdef _written(self, Py_ssize_t owner):
+        names = [f"parameter {name!r}" for name in self.names]
+        arrays = list(self.params)
+        for name, a in zip(self.names, self.averages):
+            if a is not None:
+                names.append(f"the average of {name!r}")
+                arrays.append(a)
+        for name, state in zip(self.names, self.states):
+            names.extend([f"the state of {name!r}"] * len(state))
+            arrays.extend(state)
+        return names[owner], arrays[owner]
+
+    def run(self, double max_norm, double sign, bint measure):
+        """One step over the admitted gradients: (applied, norm).
+
+        The norm is None where not measured. The step is refused, with nothing written, when a measured
+        gradient is not finite, or its norm is not while clipping (`max_norm` finite).
+        """
+        cdef int applied
+        self.plan.max_norm, self.plan.sign, self.plan.measure = max_norm, sign, measure
+        with nogil:
+            applied = fo_step(&self.plan)
+        if applied < 0:
+            raise RuntimeError("this optimizer is inside a step on another thread: one step at a time")
+        return applied == 1, (self.plan.norm if measure else None)
+
+    def release(self):
+        """Lets go of the gradients."""
+        cdef Py_ssize_t i
+        for i in range(self.plan.count):
+            self.plan.grads[i].data = NULL
+        self.grads = None
+
+
+# Free gradients: fastopt/clipping.py
+
+
+cdef class _Views:
+    cdef fo_view* views
+    cdef Py_ssize_t count
+    cdef list arrays
+
+    def __cinit__(self, list arrays):
+        cdef Py_ssize_t i
+        self.arrays = arrays
+        self.count = len(arrays)
+        self.views = <fo_view*>calloc(max(1, len(arrays)), sizeof(fo_view))
+        if not self.views:
+            raise MemoryError
+        for i in range(self.count):
+            a = arrays[i]
+            _fill_view(&self.views[i], a, cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a))
+
+    def __dealloc__(self):
+        free(self.views)
+
+
+def check_gradients(names, list arrays, bint write):
+    """The door for gradients on their own; with `write`, they must be writable and not overlap."""
+    for name, a in zip(names, arrays):
+        what = f"gradient {name!r}"
+        _check_array(what, a)
+        if write and not cnp.PyArray_ISWRITEABLE(a):
+            raise ValueError(
+                f"{what} is read-only and is to be clipped in place: pass a writable copy, "
+                "or let the optimizer clip with clip_norm= or clip_value="
+            )
+    if write:
+        _refuse_overlap("gradient", names, arrays)
+
+
+def norm(list arrays, str kind, bint flush=True):
+    """(norm over all arrays together, whether every element is finite)"""
+    cdef int finite = 1
+    cdef double value
+    cdef _Views v = _Views(arrays)
+    cdef int k = _norm_kinds[kind]
+    with nogil:
+        value = fo_norm(v.views, v.count, k, flush, &finite)
+    return value, finite != 0
+
+
+def rewrite(list arrays, double factor, double bound, bint flush=True):
+    """a *= factor, clamped to [-bound, bound], in place, any strides."""
+    cdef _Views v = _Views(arrays)
+    with nogil:
+        fo_rewrite(v.views, v.count, factor, bound, flush)
+
+
+def run_kernel(str name, list buffers, list coefs, bint flush=True):
+    """One kernel over whole buffers, for tests and the self-test: 1-d, contiguous, of one type and length."""
+    cdef void* buf[8]
+    cdef double coef[12]
+    cdef int id = _kernels[name][0], dtype, i
+    cdef Py_ssize_t n = len(buffers[0])
+    _, _, buffer_names, coef_names = _kernels[name]
+    if len(buffers) != len(buffer_names) or len(coefs) != len(coef_names):
+        raise ValueError(f"{name} takes buffers {buffer_names} and coefficients {coef_names}")
+    check_parameters(buffer_names, buffers)
+    for i in range(len(buffers)):
+        if buffers[i].shape != (n,) or buffers[i].dtype != buffers[0].dtype:
+            raise ValueError(f"{name}: buffers must be 1-d, of one dtype and length")
+        buf[i] = cnp.PyArray_DATA(buffers[i])
+    for i in range(len(coefs)):
+        coef[i] = coefs[i]
+    dtype = FO_F32 if cnp.PyArray_TYPE(buffers[0]) == cnp.NPY_FLOAT else FO_F64
+    with nogil:
+        fo_run(id, dtype, n, buf, coef, flush)

@@ -1,0 +1,94 @@
+"""Clipping of gradients on their own, in place, for loops that do not let the optimizer do it.
+
+``clip_norm=`` and ``clip_value=`` of an optimizer do the same inside the step, without a pass of their own
+and without writing to the gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastopt import _core, tree
+from fastopt.hyperparameters import above_0, number
+from fastopt.tree import Array, Tree
+
+_KINDS: dict[Any, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}
+
+
+def global_norm(grads: Tree, norm_type: float = 2) -> float:
+    """The norm of all gradients together: an array or nested lists and dicts of arrays, None skipped.
+
+    norm_type : 2, 1 or infinity.
+
+    Computed in double over fixed blocks in the order of the tree, so the bits depend on nothing but the data.
+    NaN or infinite where an element is.
+    """
+    _, arrays = _arrays(grads, write=False)
+    return _core.norm(arrays, _kind(norm_type))[0]
+
+
+def clip_grad_norm_(
+    grads: Tree,
+    max_norm: float,
+    norm_type: float = 2,
+    error_if_nonfinite: bool = False,
+    *,
+    per_tensor: bool = False,
+) -> float:
+    """Scales all gradients in place by max_norm/norm where their norm together is larger, and returns that norm.
+
+    grads : an array or nested lists and dicts of writable float32 or float64 arrays; None is skipped.
+    max_norm : > 0. Where the norm is max_norm or less, no gradient is written.
+    norm_type : 2, 1 or infinity.
+    error_if_nonfinite : raise ValueError for a norm that is not finite; else it is returned. Either way the
+        gradients are then untouched.
+    per_tensor : clip each array by its own norm instead (none is written if any norm is not finite); the norm
+        over all is returned.
+
+    PyTorch's function of this name divides by norm + 1e-6 instead.
+    """
+    limit = number("max_norm", max_norm)
+    above_0("max_norm", limit)
+    kind = _kind(norm_type)
+    names, arrays = _arrays(grads, write=True)
+    parts = [[a] for a in arrays] if per_tensor else [arrays]
+    norms = [_core.norm(part, kind)[0] for part in parts]
+    total = _core.norm(arrays, kind)[0] if per_tensor else norms[0]
+    for i, norm in enumerate(norms):
+        if not math.isfinite(norm):
+            if error_if_nonfinite:
+                which = f"gradient {names[i]!r}" if per_tensor else "the gradients"
+                raise ValueError(
+                    f"the norm of {which} is {norm}: nothing was clipped; look for NaN or infinity in them, "
+                    "or pass error_if_nonfinite=False to go on"
+                )
+            return total
+    for part, norm in zip(parts, norms, strict=True):
+        if norm > limit:
+            _core.rewrite(part, limit / norm, math.inf)
+    return total
+
+
+def clip_grad_value_(grads: Tree, clip_value: float) -> None:
+    """Clamps every gradient in place to [-clip_value, clip_value]; NaN stays NaN.
+
+    grads : an array or nested lists and dicts of writable float32 or float64 arrays; None is skipped.
+    """
+    bound = number("clip_value", clip_value)
+    above_0("clip_value", bound)
+    _, arrays = _arrays(grads, write=True)
+    _core.rewrite(arrays, 1.0, bound)
+
+
+def _arrays(grads: Tree, write: bool) -> tuple[list[str], list[Array]]:
+    leaves = [(name, g) for name, g in tree.flatten(grads) if g is not None]
+    names, arrays = [name for name, _ in leaves], [g for _, g in leaves]
+    _core.check_gradients(names, arrays, write)
+    return names, arrays
+
+
+def _kind(norm_type: float) -> _core.Reduction:
+    if norm_type not in _KINDS:
+        raise ValueError(f"norm_type is {norm_type!r}: expected 1, 2 or infinity")
+    return _KINDS[norm_type]

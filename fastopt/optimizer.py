@@ -1,0 +1,506 @@
+"""The base of every optimizer: parameters by name, groups, hyperparameters, state, and the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt import _core, runtime, state, tree
+from fastopt.hyperparameters import (
+    Fixed,
+    Group,
+    Hyperparameter,
+    above_0,
+    at_least_0,
+    boolean,
+    from_0_below_1,
+    hyperparameters,
+    one_of,
+    show,
+    unknown_keyword,
+)
+from fastopt.numpy_backend import ReferencePlan
+from fastopt.tree import Array, Tree
+
+
+class Report(NamedTuple):
+    """What a step did: whether it was applied, the 2-norm of all gradients (None where neither clipping
+    nor `on_nonfinite` asked for it), and the number of steps applied so far."""
+
+    applied: bool
+    grad_norm: float | None
+    step: int
+
+
+class NonFiniteError(ValueError):
+    """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
+
+
+class Cohort:
+    """Tensors of one group that have had the same steps, and so share their coefficients."""
+
+    __slots__ = ("group", "members", "scalars", "t")
+
+    def __init__(self, group: int, members: list[int], t: int, scalars: dict[str, float]) -> None:
+        self.group = group
+        self.members = members
+        self.t = t
+        self.scalars = scalars
+
+
+class Optimizer:
+    """What all optimizers share. Use a subclass: SGD, Adagrad, RMSprop, Adam, AdamW, NAdam.
+
+    params : an array, a list, a dict of name -> array, nests of these, or a list of group dicts, each with
+        "params" and hyperparameters of its own. float32 or float64, contiguous, writable; updated in place.
+
+    Every optimizer takes these keywords; those marked * can differ between groups, and those whose value is
+    a number can be a schedule instead, a callable of the number of steps applied so far.
+
+    lr * : learning rate, >= 0.
+    l1, l2 * : penalties l1*sum|p| and l2/2*sum p^2, added to the gradient as l1*sign(p) and l2*p. Default 0.
+    decoupled_decay * : p *= 1 - lr*decoupled_decay before the rule (AdamW calls it weight_decay). Default 0.
+    decay_by_lr : False takes p *= 1 - decoupled_decay instead. Default True.
+    prox_l1 * : soft threshold of p by lr*prox_l1 after the rule, reaching exact zeros. Default 0.
+    clip_norm : scale all gradients by clip_norm/norm where the 2-norm of all together is larger; > 0.
+    clip_value : clamp every gradient to [-clip_value, clip_value]; > 0. Not with clip_norm.
+    on_nonfinite : "raise" or "skip" the whole step when a gradient is not finite; None does not look, but with
+        clip_norm a norm that is not finite raises.
+    maximize : ascend instead of descend (the penalties still pull to zero). Default False.
+    average : decay of a running average of the parameters, kept in `averages`, in [0, 1). Default None.
+    flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
+    threads : at most this many threads; None decides by itself.
+    backend : "c", or "numpy" for the reference through the same class.
+
+    Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, average.
+    Raises TypeError or ValueError, naming the parameter and the fix, before anything is written.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_average_buffers",
+        "_cohorts",
+        "_fixed",
+        "_groups",
+        "_hyperparameters",
+        "_maximize",
+        "_on_nonfinite",
+        "_options",
+        "_plan",
+        "_t",
+        "_template",
+        "_threads",
+    )
+
+    lr = Hyperparameter(at_least_0)
+    l1 = Hyperparameter(at_least_0)
+    l2 = Hyperparameter(at_least_0)
+    decoupled_decay: Hyperparameter | None = Hyperparameter(at_least_0)
+    prox_l1 = Hyperparameter(at_least_0)
+    clip_norm = Hyperparameter(above_0, optional=True, per_group=False)
+    clip_value = Hyperparameter(above_0, optional=True, per_group=False)
+    average = Hyperparameter(from_0_below_1, optional=True, per_group=False)
+    decay_by_lr = Fixed()
+    flush_subnormals = Fixed()
+    backend = Fixed()
+
+    decay_name = "decoupled_decay"
+    _defaults: Mapping[str, Any] = MappingProxyType(
+        {
+            "l1": 0.0,
+            "l2": 0.0,
+            "decoupled_decay": 0.0,
+            "decay_by_lr": True,
+            "prox_l1": 0.0,
+            "clip_norm": None,
+            "clip_value": None,
+            "on_nonfinite": None,
+            "maximize": False,
+            "average": None,
+            "flush_subnormals": True,
+            "threads": None,
+            "backend": "c",
+        }
+    )
+
+    # What a subclass says
+
+    @property
+    def rule(self) -> str:
+        """The name of the kernel, in csrc/rules.h and fastopt/reference.py."""
+        raise NotImplementedError(f"{type(self).__name__} names no rule: use a subclass, such as fastopt.AdamW")
+
+    @property
+    def formula(self) -> str:
+        """The name of the formula as configured, for people."""
+        raise NotImplementedError
+
+    def coefficients(self, h: Any, t: int) -> dict[str, float]:
+        """The rule's coefficients by name, from a group's numbers h at the t-th step of a tensor (1 at the first)."""
+        raise NotImplementedError
+
+    def advance(self, h: Any, t: int) -> None:
+        """Carries the rule's scalar state, found in h, from step t - 1 to step t."""
+
+    @property
+    def initial_scalars(self) -> Mapping[str, float]:
+        """What the rule's scalar state, one of each for a tensor, starts at."""
+        return {}
+
+    def initial_state(self, buffer: str) -> float:
+        return 0.0
+
+    def _check_value(self, name: str, value: Any) -> None:
+        """Refuses a change of hyperparameters that the construction rules out."""
+        if name == "average" and (value is None) != (self._options["average"] is None):
+            raise ValueError("whether averages are kept is fixed when the optimizer is made: pass average= there")
+        if name in ("clip_norm", "clip_value") and value is not None:
+            other = "clip_value" if name == "clip_norm" else "clip_norm"
+            if self._options.get(other) is not None:
+                raise ValueError(f"{name} and {other} together: clip by one of them (set the other to None first)")
+
+    # Construction
+
+    def __init__(
+        self, params: Tree, values: dict[str, Any], fixed: dict[str, Any], options: Mapping[str, Any]
+    ) -> None:
+        cls = type(self)
+        self._hyperparameters = hyperparameters(cls)
+        defaults = {name: value for name, value in self._defaults.items() if self._accepts(name)}
+        for name in options:
+            if name not in defaults or name in values or name in fixed:
+                raise unknown_keyword(cls, name, [*values, *fixed, *defaults])
+        given = {**defaults, **values, **options}
+        self._fixed = {**fixed}
+        for name in ("decay_by_lr", "flush_subnormals"):
+            self._fixed[name] = boolean(name, given[name])
+        self._fixed["backend"] = one_of("backend", given["backend"], ("c", "numpy"))
+        self._options = {"average": None}
+        self._options = {
+            name: h.admit(given[name]) for name, h in self._hyperparameters.items() if not h.per_group
+        }
+        for name in ("clip_norm", "clip_value"):
+            self._check_value(name, self._options[name])
+        self.on_nonfinite = given["on_nonfinite"]
+        self.maximize = given["maximize"]
+        self.threads = given["threads"]
+        self._t = 0
+        self._groups: list[Group] = []
+        self._cohorts: list[Cohort] = []
+        self._template = params
+        common = {
+            name: self._hyperparameters[name].admit(given[name])
+            for name in (*values, *defaults)
+            if name in self._hyperparameters and self._hyperparameters[name].per_group
+        }
+        if tree.is_groups(params):
+            self._add([dict(group) for group in params], common)
+        else:
+            self._add([{"params": params}], common)
+
+    @classmethod
+    def _accepts(cls, name: str) -> bool:
+        return getattr(cls, name, None) is not None
+
+    def add_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a dict with "params" and, optionally, hyperparameters; the others are those of the first group.
+
+        From then on gradients are a list with one tree per group.
+        """
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError("a group is a dict with 'params': add_group({'params': arrays, 'lr': 1e-4})")
+        common = {name: value for name, value in self._groups[0].items() if name != "params"}
+        grouped = tree.is_groups(self._template)
+        self._add([dict(group)], common)
+        before = list(self._template) if grouped else [{"params": self._template}]
+        self._template = [*before, {"params": group["params"]}]
+
+    def _add(self, additions: list[dict[str, Any]], common: dict[str, Any]) -> None:
+        """Checks new groups against all that is there, then takes them in."""
+        old = self._plan if self._groups else None
+        names = list(old.names) if old else []
+        params = list(old.params) if old else []
+        unnamed = sum(_unnamed(group["params"]) for group in self._groups)
+        groups, members = [], []
+        for addition in additions:
+            arrays = addition.pop("params")
+            leaves = tree.flatten(arrays, first=unnamed)
+            unnamed += _unnamed(arrays)
+            values = dict(common)
+            for name, value in addition.items():
+                if name not in common:
+                    raise unknown_keyword(type(self), name, common)
+                values[name] = self._hyperparameters[name].admit(value)
+            members.append(list(range(len(names), len(names) + len(leaves))))
+            names += [name for name, _ in leaves]
+            params += [leaf for _, leaf in leaves]
+            groups.append(Group(self, arrays, tuple(name for name, _ in leaves), values))
+        if not params or not all(members):
+            raise ValueError("no parameters: pass at least one array" + (" in each group" if groups[1:] else ""))
+        tree.check_leaves(list(zip(names, params, strict=True)))
+        _core.check_parameters(names, params)
+        self._check_groups([*self._groups, *groups])
+        self._plan = self._make_plan(names, params)
+        for group, indices in zip(groups, members, strict=True):
+            self._cohorts.append(Cohort(len(self._groups), indices, 0, dict(self.initial_scalars)))
+            self._groups.append(group)
+        self._assign()
+
+    def _check_groups(self, groups: list[Group]) -> None:
+        """Refuses values that the optimizer's construction rules out, alone or together."""
+        for group in groups:
+            for name, value in group._values.items():
+                self._check_value(name, value)
+
+    def _make_plan(self, names: list[str], params: list[Array]) -> _core.Plan:
+        """The plan for these parameters; those that had state keep it."""
+        old = self._plan if self._groups else None
+        states = list(old.states) if old else []
+        averages = list(old.averages) if old else []
+        buffers = _core.KERNELS[self.rule][1][2:]
+        for p in params[len(states) :]:
+            states.append(tuple(state.filled_like(p, self.initial_state(buffer)) for buffer in buffers))
+            averages.append(None if self._options["average"] is None else state.copy_like(p))
+        backend = _core.Plan if self.backend == "c" else ReferencePlan
+        return backend(self.rule, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals)
+
+    # The step
+
+    def step(self, grads: Tree) -> Report:
+        """Updates the parameters in place with gradients shaped like them.
+
+        grads : the structure of params (for groups: a list with one tree per group). Each array has its
+            parameter's shape and dtype, and any strides; it is never written. None leaves that parameter,
+            its state and its step count alone.
+
+        Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
+        says; parameters, state and counts are then as they were.
+        """
+        leaves = self._match(grads)
+        plan = self._plan
+        plan.admit(leaves)
+        try:
+            active = self._active(leaves)
+            if not active:
+                return Report(False, None, self._t)
+            options = {name: self._hyperparameters[name].at(self._t, x) for name, x in self._options.items()}
+            advanced, programs = self._programs(active, options)
+            clip = options["clip_norm"]
+            plan.set_programs(programs)
+            applied, norm = plan.run(
+                math.inf if clip is None else clip,
+                -1.0 if self._maximize else 1.0,
+                clip is not None or self._on_nonfinite is not None,
+            )
+        finally:
+            plan.release()
+        if not applied:
+            if self._on_nonfinite != "skip":
+                raise NonFiniteError(_first_nonfinite(plan.names, leaves))
+            return Report(False, norm, self._t)
+        for cohort, scalars in zip(active, advanced, strict=True):
+            cohort.t += 1
+            cohort.scalars = scalars
+        self._t += 1
+        return Report(True, norm, self._t)
+
+    def _match(self, grads: Tree) -> list[Any]:
+        template = self._template
+        if tree.is_groups(template):
+            if not isinstance(grads, list | tuple) or len(grads) != len(template):
+                raise TypeError(f"the parameters are in {len(template)} groups: pass a list with one gradient tree each")
+            leaves = []
+            for i, (group, branch) in enumerate(zip(template, grads, strict=True)):
+                leaves += tree.match(group["params"], branch, f"gradient (group {i})")
+            return leaves
+        return tree.match(template, grads)
+
+    def _active(self, leaves: list[Any]) -> list[Cohort]:
+        """The cohorts with gradients, after parting those of which only some tensors have one."""
+        if not any(leaf is None for leaf in leaves):
+            return self._cohorts
+        parts: dict[Any, Cohort] = {}
+        for cohort in self._cohorts:
+            for i in cohort.members:
+                key = (cohort.group, cohort.t, tuple(cohort.scalars.items()), leaves[i] is None)
+                if key not in parts:
+                    parts[key] = Cohort(cohort.group, [], cohort.t, cohort.scalars)
+                parts[key].members.append(i)
+        self._cohorts = list(parts.values())
+        self._assign()
+        return [cohort for cohort in self._cohorts if leaves[cohort.members[0]] is not None]
+
+    def _restore_counts(self, t: int, counts: list[tuple[int, dict[str, float]]]) -> None:
+        """Sets opt.t, and each tensor's own count and scalars."""
+        parts: dict[Any, Cohort] = {}
+        for cohort in self._cohorts:
+            for i in cohort.members:
+                own, scalars = counts[i]
+                key = (cohort.group, own, tuple(scalars.items()))
+                parts.setdefault(key, Cohort(cohort.group, [], own, scalars)).members.append(i)
+        self._cohorts = list(parts.values())
+        self._assign()
+        self._t = t
+
+    def _assign(self) -> None:
+        for k, cohort in enumerate(self._cohorts):
+            for i in cohort.members:
+                self._plan.assign(i, k)
+
+    def _programs(
+        self, active: list[Cohort], options: dict[str, Any]
+    ) -> tuple[list[dict[str, float]], list[_core.Program]]:
+        """For the active cohorts their next scalar state, and for all cohorts the kernels to run."""
+        numbers = [
+            {name: self._hyperparameters[name].at(self._t, x) for name, x in group._values.items()}
+            for group in self._groups
+        ]
+        advanced: list[dict[str, float]] = []
+        programs: list[_core.Program] = []
+        for cohort in self._cohorts:
+            if cohort not in active:
+                programs.append([])
+                continue
+            h = SimpleNamespace(**numbers[cohort.group], **cohort.scalars)
+            self.advance(h, cohort.t + 1)
+            advanced.append({name: getattr(h, name) for name in cohort.scalars})
+            calls = self._stages(h, options)
+            calls[self.rule] = self.coefficients(h, cohort.t + 1)
+            programs.append([(name, calls[name]) for name in _core.KERNELS if name in calls])
+        return advanced, programs
+
+    def _stages(self, h: Any, options: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """The stages around the rule that are on, with their coefficients; the registry has their order."""
+        calls: dict[str, dict[str, float]] = {}
+        if options["clip_value"] is not None:
+            calls["clamp"] = {"one": 1.0, "bound": options["clip_value"]}
+        if h.l1:
+            calls["l1"] = {"one": 1.0, "l1": h.l1}
+        if h.l2:
+            calls["l2"] = {"l2": h.l2}
+        decay = getattr(h, self.decay_name)
+        if decay:
+            keep = 1 - (h.lr * decay if self.decay_by_lr else decay)
+            if keep < 0:
+                raise ValueError(
+                    f"{self.decay_name}={decay!r} with lr={h.lr!r} would take more than the whole parameter in a step "
+                    f"(it keeps {keep!r} of it): use a smaller one"
+                )
+            calls["decay"] = {"keep": keep}
+        if h.prox_l1:
+            calls["prox_l1"] = {"one": 1.0, "threshold": h.lr * h.prox_l1}
+        if options["average"] is not None:
+            calls["average"] = {"decay": options["average"], "gain": 1 - options["average"]}
+        return calls
+
+    # What can be read and changed between steps
+
+    @property
+    def t(self) -> int:
+        """The number of steps applied so far."""
+        return self._t
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups of parameters, each a mapping of hyperparameters: ``opt.groups[1]["lr"] = 1e-4``."""
+        return self._groups
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every parameter, in order."""
+        return self._plan.names
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """name -> "t" (steps applied to that parameter), the rule's buffers (live arrays) and scalars."""
+        buffers = _core.KERNELS[self.rule][1][2:]
+        found: dict[str, Mapping[str, Any]] = {}
+        for cohort in self._cohorts:
+            for i in cohort.members:
+                arrays = dict(zip(buffers, self._plan.states[i], strict=True))
+                found[self.names[i]] = MappingProxyType({"t": cohort.t, **arrays, **cohort.scalars})
+        return MappingProxyType({name: found[name] for name in self.names})
+
+    @property
+    def averages(self) -> Tree:
+        """The running averages of the parameters (live arrays), in the structure that gradients have."""
+        if self._options["average"] is None:
+            raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
+        if tree.is_groups(self._template):
+            remaining = iter(self._plan.averages)
+            return [tree.transform(group["params"], lambda _: next(remaining)) for group in self._template]
+        return tree.rebuild(self._template, list(self._plan.averages))
+
+    @property
+    def on_nonfinite(self) -> str | None:
+        return self._on_nonfinite
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, value: str | None) -> None:
+        self._on_nonfinite: str | None = one_of("on_nonfinite", value, (None, "raise", "skip"))
+
+    @property
+    def maximize(self) -> bool:
+        return self._maximize
+
+    @maximize.setter
+    def maximize(self, value: bool) -> None:
+        self._maximize = boolean("maximize", value)
+
+    @property
+    def threads(self) -> int | None:
+        return self._threads
+
+    @threads.setter
+    def threads(self, value: int | None) -> None:
+        self._threads = None if value is None else runtime.thread_count("threads", value)
+
+    def _set_option(self, name: str, value: Any) -> None:
+        self._check_value(name, value)
+        self._options[name] = value
+
+    def __repr__(self) -> str:
+        elements = sum(p.size for p in self._plan.params)
+        lines = [f"{type(self).__name__}: {self.formula}"]
+        lines.append(f"  {len(self.names)} tensors, {elements:,} elements, {self._t} steps applied")
+        for i, group in enumerate(self._groups):
+            values = ", ".join(f"{name}={show(group._values[name])}" for name in group._values)
+            lines.append(f"  group {i}: {values}")
+        whole = {**self._options, "on_nonfinite": self._on_nonfinite, "maximize": self._maximize}
+        whole.update({"threads": self._threads, **self._fixed})
+        lines.append("  " + ", ".join(f"{name}={show(value)}" for name, value in whole.items()))
+        return "\n".join(lines)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything that the next step depends on but the parameters: counts, state, averages and
+        hyperparameters. Of a schedule only the fact is in it: the optimizer that loads it brings its own."""
+        return state.save(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave, matched by name.
+
+        Raises ValueError, with everything that does not fit in one message, before anything is changed.
+        Numbers come back as saved; where a schedule was saved, this optimizer must have one.
+        """
+        state.load(self, saved)
+
+
+def _first_nonfinite(names: tuple[str, ...], leaves: list[Any]) -> str:
+    """Where the first NaN or infinity is, for the error."""
+    for name, g in zip(names, leaves, strict=True):
+        if g is not None and not np.isfinite(g).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])
+            where = f" at index {index}" if index else ""
+            return f"the gradient of {name!r} is {g[index]}{where}: the step was not applied, nothing has changed"
+    return "the norm of the gradients overflows float64: the step was not applied, nothing has changed"
+
+
+def _unnamed(params: Tree) -> int:
+    """How many of the numbers that name unnamed arrays these parameters use up."""
+    if isinstance(params, list | tuple):
+        return len(params)
+    return 0 if isinstance(params, Mapping) else 1

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastopt._core import power
+from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, from_0_below_1, number
+from fastopt.optimizer import Optimizer
+from fastopt.optimizers.adam import moments
+from fastopt.tree import Tree
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from fastopt.hyperparameters import Options
+
+
+class NAdam(Optimizer):
+    """NAdam (Dozat, 2016): Adam that steps along Nesterov's look-ahead of m.
+
+    params, and the keywords that all optimizers take: see :class:`fastopt.Optimizer`.
+
+    lr : learning rate, >= 0.
+    betas : the decays of m and v, each in [0, 1).
+    eps : >= 0.
+    momentum_decay : None is the form without a schedule of the momentum,
+            p -= lr (b1 m + (1 - b1) g)/(1 - b1^t) / (sqrt(v/(1 - b2^t)) + eps);
+        a number psi >= 0 (0 too) is PyTorch's and the paper's: mu_t = b1 (1 - 0.5 * 0.96^(t psi)), M_t their product,
+            p -= lr (mu_{t+1} m/(1 - M_{t+1}) + (1 - mu_t) g/(1 - M_t)) / (sqrt(v/(1 - b2^t)) + eps).
+        PyTorch's default is 0.004, Keras has 1.
+
+    State: "m", "v", and the number "mu_product" with momentum_decay.
+    """
+
+    __slots__ = ()
+
+    betas = Hyperparameter(from_0_below_1, pair=True)
+    eps = Hyperparameter(at_least_0)
+    momentum_decay = Fixed()
+
+    def __init__(
+        self,
+        params: Tree,
+        lr: Scalar = 2e-3,
+        betas: Betas = (0.9, 0.999),
+        eps: Scalar = 1e-8,
+        momentum_decay: float | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        psi = momentum_decay
+        if psi is not None:
+            psi = number("momentum_decay", psi)
+            at_least_0("momentum_decay", psi)
+        values = {"lr": lr, "betas": betas, "eps": eps}
+        super().__init__(params, values, {"momentum_decay": psi}, options)
+
+    @property
+    def rule(self) -> str:
+        return "nadam"
+
+    @property
+    def formula(self) -> str:
+        return "NAdam" if self.momentum_decay is None else "NAdam with a schedule of the momentum"
+
+    @property
+    def initial_scalars(self) -> Mapping[str, float]:
+        return {} if self.momentum_decay is None else {"mu_product": 1.0}
+
+    def advance(self, h: Any, t: int) -> None:
+        if self.momentum_decay is not None:
+            h.mu_product *= self._mu(h, t)
+
+    def coefficients(self, h: Any, t: int) -> dict[str, float]:
+        if self.momentum_decay is None:
+            beta1 = h.betas[0]
+            correction = 1 - power(beta1, t)
+            step_m, step_g = h.lr * beta1 / correction, h.lr * (1 - beta1) / correction
+        else:
+            ahead = self._mu(h, t + 1)
+            step_m = h.lr * ahead / (1 - h.mu_product * ahead)
+            step_g = h.lr * (1 - self._mu(h, t)) / (1 - h.mu_product)
+        return {**moments(h, t), "step_m": step_m, "step_g": step_g}
+
+    def _mu(self, h: Any, t: int) -> float:
+        return float(h.betas[0]) * (1 - 0.5 * math.exp(t * self.momentum_decay * math.log(0.96)))

@@ -1,0 +1,186 @@
+"""The state of an optimizer: its buffers in memory, and state_dict and load_state_dict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastopt import _core
+from fastopt.tree import Array
+
+if TYPE_CHECKING:
+    from fastopt.optimizer import Optimizer
+
+SCHEDULE = "schedule"
+"""What a state dict holds in place of a schedule."""
+
+
+def filled_like(p: Array, value: float) -> Array:
+    """An array like p in shape, type and memory order, aligned to 64 bytes, filled with a value."""
+    # NumPy's zeros come untouched from the system, in huge pages where it gives them: the first step touches them.
+    memory = np.zeros(p.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    flat = memory[start : start + p.nbytes].view(p.dtype)
+    if value:
+        flat.fill(value)
+    return flat.reshape(p.shape, order="C" if p.flags.c_contiguous else "F")
+
+
+def copy_like(p: Array) -> Array:
+    a = filled_like(p, 0)
+    a[...] = p
+    return a
+
+
+def save(opt: Optimizer) -> dict[str, Any]:
+    state = {
+        name: {key: _copy(x) if isinstance(x, np.ndarray) else x for key, x in entry.items()}
+        for name, entry in opt.state.items()
+    }
+    averages = {name: _copy(a) for name, a in zip(opt.names, opt._plan.averages, strict=True) if a is not None}
+    return {
+        "optimizer": type(opt).__name__,
+        "fixed": {name: x for name, x in opt._fixed.items() if name != "backend"},
+        "t": opt.t,
+        "groups": [{"names": group.names, **_without_schedules(group._values)} for group in opt.groups],
+        "options": {
+            **_without_schedules(opt._options),
+            "on_nonfinite": opt.on_nonfinite,
+            "maximize": opt.maximize,
+        },
+        "state": state,
+        "averages": averages,
+    }
+
+
+def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+    mine = save(opt)
+    problems = _structure(mine, saved) or _contents(mine, saved)
+    values: list[dict[str, Any]] = []
+    if not problems:
+        for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
+            values.append(_restored(opt, here, theirs, problems))
+        values.append(_restored(opt, opt._options, saved["options"], problems))
+    if problems:
+        raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
+    opt.on_nonfinite = saved["options"]["on_nonfinite"]
+    opt.maximize = saved["options"]["maximize"]
+    for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
+        target.update(restored)
+    _write(opt, saved)
+
+
+def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+    buffers = _core.KERNELS[opt.rule][1][2:]
+    counts = []
+    for i, name in enumerate(opt.names):
+        entry = saved["state"][name]
+        for buffer, array in zip(buffers, opt._plan.states[i], strict=True):
+            array[...] = entry[buffer]
+        average = opt._plan.averages[i]
+        if average is not None:
+            average[...] = saved["averages"][name]
+        counts.append((entry["t"], {scalar: entry[scalar] for scalar in opt.initial_scalars}))
+    opt._restore_counts(saved["t"], counts)
+
+
+def _copy(a: Array) -> Array:
+    return np.copy(a, order="K")
+
+
+def _without_schedules(values: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(plain(member) for member in x)
+        return SCHEDULE if callable(x) else x
+
+    return {name: plain(x) for name, x in values.items()}
+
+
+def _structure(mine: Mapping[str, Any], saved: Any) -> list[str]:
+    """What is wrong with the outline: another optimizer, other conventions, other groups."""
+    if not isinstance(saved, Mapping) or saved.keys() != mine.keys():
+        return [f"it is not a state dict of fastopt: expected a dict with the keys {', '.join(mine)}"]
+    problems = []
+    if saved["optimizer"] != mine["optimizer"]:
+        problems.append(f"it is the state of {saved['optimizer']}, and this optimizer is {mine['optimizer']}")
+    for name in {**mine["fixed"], **saved["fixed"]}:
+        ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
+        if ours != theirs:
+            problems.append(f"it was made with {name}={theirs!r}, and this optimizer with {name}={ours!r}")
+    if not _is_count(saved["t"]):
+        problems.append(f"t is {saved['t']!r}: expected a count of steps")
+    if len(saved["groups"]) != len(mine["groups"]):
+        problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
+        return problems
+    for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=True)):
+        problems += _keys(f"group {i} has hyperparameters", ours, theirs)
+        if set(ours["names"]) != set(theirs.get("names", ())):
+            problems.append(f"group {i} has other parameters: {list(theirs.get('names', ()))}")
+    problems += _keys("options", mine["options"], saved["options"])
+    problems += _keys("state of parameters", mine["state"], saved["state"])
+    problems += _keys("averages of parameters", mine["averages"], saved["averages"])
+    return problems
+
+
+def _contents(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What is wrong with single entries: missing buffers, other shapes and types."""
+    problems = []
+    for name, ours in mine["state"].items():
+        theirs = saved["state"][name]
+        differing = _keys(f"state of {name!r} has", ours, theirs)
+        problems += differing
+        if not differing:
+            problems += [p for key, x in ours.items() if (p := _entry(f"{key!r} of {name!r}", x, theirs[key]))]
+    for name, ours in mine["averages"].items():
+        problems += [p for p in [_entry(f"the average of {name!r}", ours, saved["averages"][name])] if p]
+    return problems
+
+
+def _entry(what: str, mine: Any, saved: Any) -> str | None:
+    if isinstance(mine, np.ndarray):
+        if not isinstance(saved, np.ndarray) or saved.shape != mine.shape or saved.dtype != mine.dtype:
+            found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else repr(saved)
+            return f"{what} is {found}: expected {mine.dtype} {mine.shape}"
+        return None
+    valid = _is_count(saved) if isinstance(mine, int) else isinstance(saved, float)
+    return None if valid else f"{what} is {saved!r}"
+
+
+def _restored(
+    opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], problems: list[str]
+) -> dict[str, Any]:
+    """The values of `saved`, with the schedules of `mine` where a schedule was saved."""
+    values = {}
+    for name, here in mine.items():
+        theirs = saved[name]
+        try:
+            if isinstance(here, tuple) and isinstance(theirs, tuple):
+                value: Any = tuple(_kept(name, x, y) for x, y in zip(here, theirs, strict=True))
+            else:
+                value = _kept(name, here, theirs)
+            values[name] = opt._hyperparameters[name].admit(value)
+            if name == "average" and (here is None) != (values[name] is None):
+                raise ValueError(f"average was {theirs!r}, and is {here!r} here")
+        except (TypeError, ValueError) as error:
+            problems.append(str(error))
+    return values
+
+
+def _kept(name: str, mine: Any, saved: Any) -> Any:
+    if isinstance(saved, str) and saved == SCHEDULE:
+        if not callable(mine):
+            raise ValueError(f"{name} followed a schedule: make this optimizer with that schedule, then load")
+        return mine
+    return saved
+
+
+def _keys(what: str, mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
+    return [f"{what} missing: {missing}"] * bool(missing) + [f"{what} not known here: {extra}"] * bool(extra)
+
+
+def _is_count(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and x >= 0

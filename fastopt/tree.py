@@ -1,0 +1,121 @@
+"""Nested parameters: a name for every array, and gradients matched to them by structure.
+
+A tree is an array, a list or tuple of trees, or a dict of name -> tree. The name of an array is the
+path to it: "layer1.W", "0". Groups are a list of dicts that each hold a tree under "params"; unnamed
+arrays are counted on from one group to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Tree: TypeAlias = Any
+"""An array, or lists, tuples and dicts of trees. Recursive types are beyond what callers can annotate."""
+
+
+def is_groups(params: object) -> bool:
+    """PyTorch-style groups: a list in which every item is a dict with "params"."""
+    return (
+        isinstance(params, list | tuple)
+        and len(params) > 0
+        and all(isinstance(item, Mapping) and "params" in item for item in params)
+    )
+
+
+def flatten(tree: Tree, prefix: str = "", first: int = 0) -> list[tuple[str, Any]]:
+    """(name, leaf) of every leaf, in order; items of a top-level list are numbered from `first`."""
+    if isinstance(tree, Mapping):
+        for key in tree:
+            if not isinstance(key, str):
+                raise TypeError(f"{_where(prefix)} has the key {key!r}: the keys of a dict of arrays are names (str)")
+        return [leaf for key, item in tree.items() for leaf in flatten(item, _join(prefix, key))]
+    if isinstance(tree, list | tuple):
+        return [leaf for i, item in enumerate(tree, first) for leaf in flatten(item, _join(prefix, str(i)))]
+    return [(prefix or str(first), tree)]
+
+
+def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", first: int = 0) -> list[Any]:
+    """The leaves of `tree` in the order of `template`; None stands for a leaf or for a whole branch of them."""
+    if isinstance(template, Mapping):
+        if tree is None:
+            return [leaf for item in template.values() for leaf in match(item, None)]
+        if not isinstance(tree, Mapping):
+            raise TypeError(f"{_where(path, what)} is a {_kind(tree)}: expected a dict with the keys {list(template)}")
+        if tree.keys() != template.keys():
+            raise ValueError(_differing_names(template, tree, what, path))
+        leaves = []
+        for key, item in template.items():
+            leaves += match(item, tree[key], what, _join(path, key))
+        return leaves
+    if isinstance(template, list | tuple):
+        if tree is None:
+            return [leaf for item in template for leaf in match(item, None)]
+        if not isinstance(tree, list | tuple):
+            raise TypeError(f"{_where(path, what)} is a {_kind(tree)}: expected a list of {len(template)}")
+        if len(tree) != len(template):
+            raise ValueError(
+                f"{_where(path, what)} has {len(tree)} items and the parameters {len(template)}: "
+                "give one for each, None where there is none"
+            )
+        leaves = []
+        for i, (item, branch) in enumerate(zip(template, tree, strict=True), first):
+            leaves += match(item, branch, what, _join(path, str(i)))
+        return leaves
+    if tree is not None and not isinstance(tree, np.ndarray):
+        raise TypeError(f"{what} of {path or str(first)!r} is a {_kind(tree)}: expected a numpy array or None")
+    return [tree]
+
+
+def rebuild(template: Tree, leaves: list[Any]) -> Tree:
+    """A tree like `template` with these leaves in its order."""
+    remaining = iter(leaves)
+    return transform(template, lambda _: next(remaining))
+
+
+def transform(tree: Tree, f: Callable[[Any], Any]) -> Tree:
+    if isinstance(tree, Mapping):
+        return {key: transform(item, f) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [transform(item, f) for item in tree]
+    return f(tree)
+
+
+def check_leaves(leaves: Sequence[tuple[str, Any]]) -> None:
+    """Refuses names that collide and leaves that are no arrays of numbers in a container."""
+    seen: set[str] = set()
+    for name, leaf in leaves:
+        if name in seen:
+            raise ValueError(f"two parameters are named {name!r}: rename one (a dict of name -> array gives names)")
+        seen.add(name)
+        if leaf is None:
+            raise TypeError(f"parameter {name!r} is None: leave it out")
+        if callable(getattr(leaf, "__next__", None)):
+            raise TypeError(f"parameter {name!r} is a {_kind(leaf)}, which can be read once only: wrap it in list()")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _kind(x: object) -> str:
+    return "None" if x is None else f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
+
+
+def _where(path: str, what: str = "parameter") -> str:
+    return f"the {what} tree under {path!r}" if path else f"the {what} tree"
+
+
+def _differing_names(template: Mapping[str, Any], tree: Mapping[str, Any], what: str, path: str) -> str:
+    missing = [repr(_join(path, key)) for key in template if key not in tree]
+    extra = [repr(_join(path, str(key))) for key in tree if key not in template]
+    found = []
+    if missing:
+        found.append(f"no {what} for {', '.join(missing)} (pass None to leave a parameter alone)")
+    if extra:
+        found.append(f"a {what} for {', '.join(extra)}, which is no parameter")
+    return f"{_where(path, what)} does not match the parameters: " + "; ".join(found)

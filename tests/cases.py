@@ -1,0 +1,147 @@
+"""One registry of optimizers x hyperparameters, and of awkward arrays: every test and benchmark loops over it.
+
+A new rule gets a row here; the tests on bits, properties and states and the benchmarks then cover it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastopt
+from fastopt.tree import Array
+
+
+class Case(NamedTuple):
+    """An optimizer with its keywords; `plain` marks the one row per rule that benchmarks time."""
+
+    id: str
+    optimizer: type[fastopt.Optimizer]
+    kwargs: dict[str, Any]
+    plain: bool = False
+
+    def make(self, params: Any, **more: Any) -> fastopt.Optimizer:
+        return self.optimizer(params, **{**self.kwargs, **more})
+
+
+def halving(t: int) -> float:
+    """A learning rate that changes at every step: forms of momentum differ only then."""
+    return 0.1 / (1 + t)
+
+
+SGD, Adagrad, RMSprop = fastopt.SGD, fastopt.Adagrad, fastopt.RMSprop
+Adam, AdamW, NAdam = fastopt.Adam, fastopt.AdamW, fastopt.NAdam
+
+RULES = [
+    Case("sgd", SGD, {"lr": 0.1}, plain=True),
+    Case("momentum", SGD, {"lr": 0.1, "momentum": 0.9}, plain=True),
+    Case("momentum-dampening", SGD, {"lr": halving, "momentum": 0.9, "dampening": 0.3}),
+    Case("momentum-velocity", SGD, {"lr": halving, "momentum": 0.9, "momentum_form": "velocity"}),
+    Case("momentum-ema", SGD, {"lr": halving, "momentum": 0.9, "momentum_form": "ema"}),
+    Case("nesterov", SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, plain=True),
+    Case("adagrad", Adagrad, {}, plain=True),
+    Case("adagrad-options", Adagrad, {"lr": halving, "lr_decay": 0.1, "initial_accumulator": 0.1}),
+    Case("adagrad-eps-inside", Adagrad, {"eps": 1e-3, "eps_inside_sqrt": True}),
+    Case("rmsprop", RMSprop, {}, plain=True),
+    Case("rmsprop-eps-inside", RMSprop, {"lr": halving, "eps": 1e-3, "eps_inside_sqrt": True}),
+    Case("rmsprop-momentum", RMSprop, {"momentum": 0.9}, plain=True),
+    Case("rmsprop-centered", RMSprop, {"centered": True}, plain=True),
+    Case("rmsprop-centered-eps-inside", RMSprop, {"centered": True, "eps": 1e-3, "eps_inside_sqrt": True}),
+    Case("rmsprop-centered-momentum", RMSprop, {"centered": True, "momentum": 0.9}, plain=True),
+    Case("adam", Adam, {}, plain=True),
+    Case("adam-zero-betas", Adam, {"betas": (0, 0)}),
+    Case("adam-eps-hat", Adam, {"lr": halving, "eps_hat": True, "eps": 1e-3}),
+    Case("amsgrad", Adam, {"amsgrad": True}, plain=True),
+    Case("amsgrad-eps-hat", Adam, {"lr": halving, "amsgrad": True, "eps_hat": True}),
+    Case("adamw", AdamW, {}, plain=True),
+    Case("adamw-amsgrad", AdamW, {"lr": halving, "weight_decay": 0.3, "amsgrad": True}),
+    Case("adamw-free-decay", AdamW, {"weight_decay": 0.1, "decay_by_lr": False}),
+    Case("nadam", NAdam, {}, plain=True),
+    Case("nadam-schedule", NAdam, {"lr": halving, "momentum_decay": 0.004}),
+    Case("nadam-schedule-0", NAdam, {"momentum_decay": 0}),
+]
+
+STAGES = [
+    Case("clip-norm", AdamW, {"clip_norm": 0.5}),
+    Case("clip-norm-unreached", SGD, {"lr": 0.1, "clip_norm": 1e30}),
+    Case("clip-value", SGD, {"lr": 0.1, "momentum": 0.9, "clip_value": 0.25}),
+    Case("maximize", Adam, {"maximize": True}),
+    Case("maximize-clip-norm", SGD, {"lr": 0.1, "maximize": True, "clip_norm": 0.5}),
+    Case("l1", SGD, {"lr": 0.1, "l1": 0.1}),
+    Case("l2", Adam, {"l2": 0.1}),
+    Case("elastic-net-clip-value-maximize", NAdam, {"l1": 0.1, "l2": 0.2, "clip_value": 0.5, "maximize": True}),
+    Case("decoupled-decay", RMSprop, {"decoupled_decay": 0.5}),
+    Case("decoupled-decay-free", SGD, {"lr": halving, "decoupled_decay": 0.1, "decay_by_lr": False}),
+    Case("prox-l1", SGD, {"lr": 0.1, "prox_l1": 2.0}),
+    Case("average", Adagrad, {"average": 0.9}),
+    Case("finite-check", Adam, {"on_nonfinite": "skip"}),
+    Case(
+        "everything",
+        AdamW,
+        {"lr": halving, "clip_norm": 0.5, "maximize": True, "l1": 0.1, "l2": 0.2, "prox_l1": 0.1, "average": 0.9},
+    ),
+]
+
+CASES = RULES + STAGES
+
+DTYPES = [np.float32, np.float64]
+
+# Around every tail of a vector, and around the chunk.
+CHUNK = fastopt._core.CHUNK
+LENGTHS = [*range(131), *(k * CHUNK + d for k in (1, 2, 3) for d in (-17, -1, 0, 1, 16))]
+
+SPECIAL = {
+    "nan": [np.nan],
+    "infinities": [np.inf, -np.inf],
+    "zeros": [0.0, -0.0],
+    "subnormals": [1e-40, -1e-44, 5e-324, -1e-310],
+    "huge": [3e38, -3e38, 1e300],
+    "tiny": [1.2e-38, -2e-38, 2.3e-308],
+}
+
+
+def ordinary(rng: np.random.Generator, shape: Any, dtype: Any) -> Array:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def sprinkled(rng: np.random.Generator, shape: Any, dtype: Any, *kinds: str) -> Array:
+    """Ordinary numbers, a fifth of them replaced by special ones of these kinds."""
+    a = rng.standard_normal(shape)
+    values = [x for kind in kinds for x in SPECIAL[kind]]
+    chosen = rng.random(shape) < 0.2
+    with np.errstate(all="ignore"):
+        a[chosen] = rng.choice(values, int(chosen.sum()))
+        return a.astype(dtype)
+
+
+def misaligned(a: Array, offset: int) -> Array:
+    """A copy that starts `offset` elements past a 64-byte boundary."""
+    memory = np.empty(a.nbytes + 64 + offset * a.itemsize, np.uint8)
+    start = -memory.ctypes.data % 64 + offset * a.itemsize
+    b = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    b[...] = a
+    return b
+
+
+def awkward_gradients(g: Array) -> dict[str, Array]:
+    """The same 2-d gradient in every layout that a step takes."""
+    rows, columns = g.shape
+    wide = np.zeros((rows, 2 * columns), g.dtype)
+    wide[:, ::2] = g
+    tall = np.zeros((3 * rows, columns), g.dtype)
+    tall[::3] = g
+    bytes_off = np.zeros(g.nbytes + 1, np.uint8)[1:].view(g.dtype).reshape(g.shape)
+    bytes_off[...] = g
+    frozen = g.copy()
+    frozen.flags.writeable = False
+    return {
+        "C": g.copy(),
+        "Fortran": np.asfortranarray(g),
+        "every second column": wide[:, ::2],
+        "every third row": tall[::3],
+        "reversed": g[::-1, ::-1].copy()[::-1, ::-1],
+        "off by a byte": bytes_off,
+        "read-only": frozen,
+        "one element broadcast": np.broadcast_to(g[:1, :1], g.shape),
+    }
