@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _core
+from fastopt.hyperparameters import boolean, one_of
 from fastopt.tree import Array
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
         for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
             values.append(_restored(opt, here, theirs, problems))
         values.append(_restored(opt, opt._options, saved["options"], problems))
+        problems += _policy(saved["options"], values[-1])
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
     opt.on_nonfinite = saved["options"]["on_nonfinite"]
@@ -162,11 +164,24 @@ def _restored(
             else:
                 value = _kept(name, here, theirs)
             values[name] = opt._hyperparameters[name].admit(value)
-            if name == "average" and (here is None) != (values[name] is None):
-                raise ValueError(f"average was {theirs!r}, and is {here!r} here")
+            if name not in ("clip_norm", "clip_value"):
+                opt._check_value(name, values[name])
         except (TypeError, ValueError) as error:
             problems.append(str(error))
     return values
+
+
+def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options of the whole optimizer that are no hyperparameters, or exclude each other."""
+    problems = []
+    if options.get("clip_norm") is not None and options.get("clip_value") is not None:
+        problems.append("it clips by clip_norm and by clip_value")
+    try:
+        one_of("on_nonfinite", saved["on_nonfinite"], (None, "raise", "skip"))
+        boolean("maximize", saved["maximize"])
+    except (TypeError, ValueError) as error:
+        problems.append(str(error))
+    return problems
 
 
 def _kept(name: str, mine: Any, saved: Any) -> Any:

@@ -1,0 +1,313 @@
+"""Names, groups, hyperparameters, schedules, None gradients, counts, averages, reports, repr."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.cases import CASES, Case, ordinary
+from tests.lockstep import assert_same_bits, copies, snapshot
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+def ones(*shape: int) -> Any:
+    return np.ones(shape)
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        (ones(2), ("0",)),
+        ([ones(2), ones(3)], ("0", "1")),
+        ((ones(2), ones(3)), ("0", "1")),
+        ({"W": ones(2), "b": ones(1)}, ("W", "b")),
+        ({"l1": {"W": ones(2), "b": ones(1)}, "l2": [ones(1), {"x": ones(1)}]}, ("l1.W", "l1.b", "l2.0", "l2.1.x")),
+        ([[ones(1), ones(1)], {"W": ones(1)}], ("0.0", "0.1", "1.W")),
+        ([{"params": ones(1)}, {"params": [ones(1), ones(1)]}, {"params": ones(1)}], ("0", "1", "2", "3")),
+        ([{"params": {"W": ones(1)}}, {"params": [ones(1)]}, {"params": {"b": ones(1)}}], ("W", "0", "b")),
+    ],
+)
+def test_names(params: Any, names: tuple[str, ...]) -> None:
+    opt = fastopt.SGD(params, lr=0.1)
+    assert opt.names == names
+    assert tuple(opt.state) == names
+
+
+def test_gradients_follow_the_structure_not_the_order() -> None:
+    params = {"a": ones(2), "b": {"c": ones(3), "d": [ones(1), ones(1)]}}
+    fastopt.SGD(params, lr=1.0).step({"b": {"d": (4 * ones(1), None), "c": 3 * ones(3)}, "a": 2 * ones(2)})
+    assert params["a"].tolist() == [-1, -1]
+    assert params["b"]["c"].tolist() == [-2, -2, -2]
+    assert [x.tolist() for x in params["b"]["d"]] == [[-3], [1]]
+
+
+def test_updates_are_in_place_and_through_views() -> None:
+    memory = np.zeros(10)
+    opt = fastopt.SGD([memory[2:5]], lr=1.0)
+    opt.step([ones(3)])
+    assert memory.tolist() == [0, 0, -1, -1, -1, 0, 0, 0, 0, 0]
+
+
+def test_groups_have_their_own_hyperparameters() -> None:
+    a, b, c = ones(1), ones(1), ones(1)
+    opt = fastopt.SGD([{"params": [a]}, {"params": b, "lr": 0.25}, {"params": {"c": c}, "lr": lambda t: t}], lr=0.5)
+    opt.step([[ones(1)], ones(1), {"c": ones(1)}])
+    assert (a[0], b[0], c[0]) == (0.5, 0.75, 1.0)
+    opt.step([[ones(1)], None, {"c": ones(1)}])
+    assert (a[0], b[0], c[0]) == (0.0, 0.75, 0.0)
+    opt.groups[1]["lr"] = 0.5
+    opt.step([None, ones(1), None])
+    assert (a[0], b[0], c[0]) == (0.0, 0.25, 0.0)
+    with pytest.raises(ValueError, match=r"lr differs between groups"):
+        _ = opt.lr
+    opt.lr = 0.125
+    assert opt.lr == 0.125
+    assert [group["lr"] for group in opt.groups] == [0.125] * 3
+    assert dict(opt.groups[1])["lr"] == 0.125
+    assert opt.groups[2].names == ("c",)
+    assert opt.groups[0]["params"][0] is a
+    with pytest.raises(TypeError, match="in 3 groups"):
+        opt.step([ones(1), ones(1)])
+    with pytest.raises(KeyError):
+        opt.groups[0]["nonsense"]
+
+
+def test_one_group_with_momentum_is_enough_for_a_buffer() -> None:
+    a, b = ones(1), ones(1)
+    opt = fastopt.SGD([{"params": [a], "momentum": 0.5}, {"params": [b]}], lr=1.0)
+    for _ in range(2):
+        opt.step([[ones(1)], [ones(1)]])
+    assert (a[0], b[0]) == (-1.5, -1.0)
+
+
+@every_case
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_adding_a_group_is_making_it_with_one_from_then_on(case: Case, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = ordinary(rng, 70, np.float64), ordinary(rng, 40, np.float64)
+    g = [(ordinary(rng, 70, np.float64), ordinary(rng, 40, np.float64)) for _ in range(4)]
+    late = case.make([a.copy()], backend=backend)
+    both = case.make([{"params": [a.copy()]}, {"params": [b.copy()], "l2": 0.5}], backend=backend)
+    for x, _ in g[:2]:
+        late.step([x])
+        both.step([[x], [None]])
+    late.add_group({"params": [b.copy()], "l2": 0.5})
+    assert late.names == ("0", "1")
+    for x, y in g[2:]:
+        late.step([[x], [y]])
+        both.step([[x], [y]])
+    assert_same_bits(late, both)
+
+
+def test_adding_a_bad_group_changes_nothing() -> None:
+    params = {"W": ones(3)}
+    opt = fastopt.Adam(params, lr=0.1)
+    opt.step({"W": ones(3)})
+    before, shown = snapshot(opt), repr(opt)
+    for group, error in [
+        ({"params": params["W"]}, ValueError),
+        ({"params": {"W": ones(3)}}, ValueError),
+        ({"params": {"x": ones(3)}, "lr": -1}, ValueError),
+        ({"params": {"x": ones(3)}, "rho": 0.9}, TypeError),
+        ({"params": {"x": np.ones(3, int)}}, TypeError),
+        ({"params": {}}, ValueError),
+        ({"lr": 0.1}, TypeError),
+        (ones(3), TypeError),
+    ]:
+        with pytest.raises(error):
+            opt.add_group(group)
+        assert snapshot(opt) == before
+        assert repr(opt) == shown
+    assert opt.step({"W": ones(3)}).applied
+
+
+SCHEDULED = [
+    (fastopt.SGD, {"lr": 0.1, "momentum": 0.9}, ["lr", "momentum", "dampening"]),
+    (fastopt.Adagrad, {"lr": 0.1}, ["lr", "eps", "l1", "l2", "decoupled_decay", "prox_l1"]),
+    (fastopt.RMSprop, {"lr": 0.1, "momentum": 0.5}, ["lr", "rho", "eps", "momentum"]),
+    (fastopt.AdamW, {"lr": 0.1}, ["lr", "eps", "weight_decay", "l1"]),
+    (fastopt.NAdam, {"lr": 0.1, "clip_norm": 1.0}, ["lr", "eps", "clip_norm", "l2"]),
+    (fastopt.Adam, {"clip_value": 1.0, "average": 0.5}, ["clip_value", "average"]),
+]
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "names"), SCHEDULED, ids=lambda x: getattr(x, "__name__", None))
+def test_a_schedule_equals_setting_the_number_by_hand(cls: Any, kwargs: dict[str, Any], names: list[str]) -> None:
+    rng = np.random.default_rng(1)
+    for name in names:
+
+        def schedule(t: int) -> float:
+            return 0.5 / (1 + t)
+
+        p = [ordinary(rng, 30, np.float32)]
+        scheduled = cls(copies(p), **{**kwargs, name: schedule})
+        by_hand = cls(copies(p), **{**kwargs, name: schedule(0)})
+        for t in range(5):
+            g = [ordinary(rng, 30, np.float32)]
+            setattr(by_hand, name, schedule(t))
+            assert scheduled.step(g) == by_hand.step(g)
+        assert_same_bits(scheduled, by_hand)
+        assert getattr(scheduled, name) is schedule
+
+
+def test_betas_can_be_schedules_one_by_one() -> None:
+    p = [ones(3)]
+    scheduled = fastopt.Adam(copies(p), betas=(lambda t: 0.9 - 0.1 * t, 0.99))
+    by_hand = fastopt.Adam(copies(p))
+    for t in range(3):
+        by_hand.betas = (0.9 - 0.1 * t, 0.99)
+        scheduled.step([ones(3) * (t + 1)])
+        by_hand.step([ones(3) * (t + 1)])
+    assert_same_bits(scheduled, by_hand)
+
+
+def test_schedules_see_applied_steps_only() -> None:
+    seen: list[int] = []
+
+    def lr(t: int) -> float:
+        seen.append(t)
+        return 0.1
+
+    opt = fastopt.SGD([ones(2)], lr=lr, on_nonfinite="skip")
+    for g in ([ones(2)], [None], [ones(2) * np.nan], [ones(2)]):
+        opt.step(g)
+    assert [t for i, t in enumerate(seen) if t not in seen[:i]] == [0, 1]
+    assert opt.t == 2
+
+
+@every_case
+def test_none_leaves_parameter_state_and_count_alone(case: Case) -> None:
+    """Tensors with some gradients missing move as they would alone, with the gradients that they had."""
+    rng = np.random.default_rng(2)
+    if "clip_norm" in case.kwargs or callable(case.kwargs.get("lr")):
+        case = case._replace(kwargs={**case.kwargs, "lr": 0.1, "clip_norm": None})
+    start = [ordinary(rng, 50, np.float64) for _ in range(4)]
+    together = case.make(copies(start))
+    alone = [case.make([p.copy()]) for p in start]
+    for step in range(8):
+        g: list[Any] = [ordinary(rng, 50, np.float64) for _ in start]
+        for k in range(4):
+            if (step >> k) % 2 and k > 0:
+                g[k] = None
+        before = snapshot(together)
+        report = together.step(g)
+        after = snapshot(together)
+        assert report == (True, report.grad_norm, step + 1)
+        for k, x in enumerate(g):
+            if x is None:
+                assert after[str(k)] == before[str(k)]
+            else:
+                alone[k].step([x])
+    for k, opt in enumerate(alone):
+        ours, theirs = together.state[str(k)], opt.state["0"]
+        assert ours["t"] == theirs["t"] == opt.t
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+        assert np.array_equal(together._plan.params[k], opt._plan.params[0])
+    assert len(together._cohorts) <= 4
+
+
+def test_all_none_is_not_a_step() -> None:
+    opt = fastopt.Adam({"a": ones(2), "b": {"c": ones(2)}}, clip_norm=1.0)
+    before = snapshot(opt)
+    for g in ({"a": None, "b": {"c": None}}, {"a": None, "b": None}, None):
+        assert opt.step(g) == (False, None, 0)
+    assert snapshot(opt) == before
+
+
+def test_zero_gradient_is_not_none() -> None:
+    opt = fastopt.SGD([ones(2)], lr=0.1, l2=1.0)
+    opt.step([np.zeros(2)])
+    assert opt.state["0"]["t"] == 1
+    assert opt._plan.params[0].tolist() == [0.9, 0.9]
+
+
+def test_report() -> None:
+    opt = fastopt.SGD([np.zeros(2)], lr=1.0, clip_norm=5.0)
+    report = opt.step([np.array([6.0, 8.0])])
+    assert (report.applied, report.grad_norm, report.step) == (True, 10.0, 1)
+    assert opt._plan.params[0].tolist() == [-3.0, -4.0]
+    assert fastopt.SGD([np.zeros(2)], lr=1.0).step([ones(2)]).grad_norm is None
+    assert fastopt.SGD([np.zeros(2)], lr=1.0, on_nonfinite="raise").step([np.array([3.0, 4.0])]).grad_norm == 5.0
+
+
+def test_state_is_live_to_read_and_closed_to_replace() -> None:
+    opt = fastopt.Adam({"W": ones(2)})
+    m = opt.state["W"]["m"]
+    opt.step({"W": ones(2)})
+    assert m is opt.state["W"]["m"]
+    assert m == pytest.approx([0.1, 0.1])
+    assert opt.state["W"]["t"] == 1
+    with pytest.raises(TypeError):
+        opt.state["W"]["t"] = 5  # type: ignore[index]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_state_is_aligned_and_laid_out_as_the_parameter(order: Any) -> None:
+    p = np.asarray(np.ones((3, 5), np.float32), order=order)
+    opt = fastopt.Adam([p], average=0.9)
+    for a in (opt.state["0"]["m"], opt.state["0"]["v"], opt.averages[0]):
+        assert a.ctypes.data % 64 == 0
+        assert a.strides == p.strides
+        assert a.dtype == p.dtype
+
+
+def test_averages() -> None:
+    params = {"a": np.zeros(2), "b": [np.zeros(1)]}
+    opt = fastopt.SGD(params, lr=1.0, average=0.75)
+    opt.step({"a": -ones(2), "b": [None]})
+    assert opt.averages["a"].tolist() == [0.25, 0.25]
+    assert opt.averages["b"][0].tolist() == [0.0]
+    opt.step({"a": -ones(2), "b": [-ones(1)]})
+    assert opt.averages["a"].tolist() == [0.6875, 0.6875]
+    grouped = fastopt.SGD([{"params": np.zeros(1)}, {"params": [np.ones(1)]}], lr=1.0, average=0.5)
+    assert grouped.averages == [np.zeros(1), [np.ones(1)]]
+    with pytest.raises(ValueError, match="average="):
+        _ = fastopt.SGD([ones(1)], lr=1.0).averages
+
+
+def test_averages_start_at_the_weights() -> None:
+    opt = fastopt.SGD([np.full(3, 7.0)], lr=0.0, average=0.9)
+    for _ in range(5):
+        opt.step([ones(3)])
+    assert opt.averages[0] == pytest.approx([7.0] * 3)
+
+
+@every_case
+def test_repr_shows_formula_and_every_hyperparameter(case: Case) -> None:
+    opt = case.make({"W": ones(2, 3), "b": ones(3)})
+    shown = repr(opt)
+    assert shown.startswith(case.optimizer.__name__ + ": " + opt.formula)
+    assert "2 tensors, 9 elements" in shown
+    for name in (*case.kwargs, *opt.groups[0]):
+        assert name == "params" or f"{name}=" in shown
+    for name, value in case.kwargs.items():
+        if isinstance(value, float | str):
+            assert f"{name}={value!r}" in shown or f"{name}={value:g}" in shown
+
+
+def test_unused_threads_are_checked_and_kept() -> None:
+    opt = fastopt.Adam([ones(2)], threads=3)
+    assert opt.threads == 3
+    assert fastopt.Adam([ones(2)], backend="numpy", threads=2).step([ones(2)]).applied
+    opt.threads = None
+    for bad in (0, -1, 1.5, True, "2"):
+        with pytest.raises((TypeError, ValueError)):
+            fastopt.set_num_threads(bad)  # type: ignore[arg-type]
+
+
+def test_positional_arguments_are_those_of_pytorch() -> None:
+    assert fastopt.SGD([ones(1)], 0.5, 0.9).momentum == 0.9
+    assert fastopt.Adam([ones(1)], 0.5, (0.5, 0.6), 1e-3).eps == 1e-3
+    assert fastopt.AdamW([ones(1)], 0.5, (0.5, 0.6), 1e-3, 0.3).weight_decay == 0.3
+    assert fastopt.RMSprop([ones(1)], 0.5).lr == 0.5
+    assert math.isclose(fastopt.NAdam([ones(1)]).lr, 2e-3)
+
+
+def test_the_base_class_names_no_rule() -> None:
+    with pytest.raises((NotImplementedError, TypeError)):
+        fastopt.Optimizer([ones(1)], {"lr": 0.1}, {}, {})
