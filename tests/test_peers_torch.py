@@ -167,7 +167,8 @@ def test_other_implementations(
     rule: str, ours: dict[str, Any], theirs: dict[str, Any], dtype: Any, implementation: str
 ) -> None:
     """torch's foreach and fused kernels are code of their own; the rules are the same."""
-    start, grads = weights(dtype), gradients(dtype, missing=True)
+    # Not from the first step on: torch's fused SGD raises where only some tensors have momentum yet.
+    start, grads = weights(dtype), gradients(dtype, missing=True)[1:]
     expected = torch_walk(
         lambda params: getattr(torch.optim, rule)(params, weight_decay=0.3, **theirs, **{implementation: True}),
         start,
