@@ -200,9 +200,7 @@ def memory(opt: fastopt.Optimizer, params: Params) -> list[Array]:
 # The report
 
 
-def run(
-    rows: list[Row], *, epochs: int, batch_size: int, lr: float | None, seed: int, dtype: str, out: Path
-) -> bool:
+def run(rows: list[Row], *, epochs: int, batch_size: int, lr: float | None, seed: int, dtype: str, out: Path) -> bool:
     """The whole demo: true when every optimizer ended with the same bits as its reference.
 
     Raises DemoError, before any training, for what does not fit.
@@ -272,7 +270,9 @@ def train_all(rows: list[Row], data: Data, epochs: int, batch_size: int, seed: i
         results = []
         for row in rows:
             bar.update(task, description=f"{row.name:16}", refresh=True)
-            results.append(train(row, data, epochs, batch_size, seed, lambda: bar.update(task, advance=1, refresh=True)))
+            results.append(
+                train(row, data, epochs, batch_size, seed, lambda: bar.update(task, advance=1, refresh=True))
+            )
     return results
 
 
@@ -290,7 +290,13 @@ def print_report(results: list[Result], data: Data, training: str) -> None:
         f"kernels for {fastopt.info().isa}"
     )
     table = Table("optimizer")
-    for title in ("test accuracy", "final loss", f"step, kernels\n({unit})", f"step, NumPy\n({unit})", "NumPy /\nkernels"):
+    for title in (
+        "test accuracy",
+        "final loss",
+        f"step, kernels\n({unit})",
+        f"step, NumPy\n({unit})",
+        "NumPy /\nkernels",
+    ):
         table.add_column(title, justify="right")
     table.add_column("parameters\nand state")
     for r in results:
@@ -306,7 +312,14 @@ def print_report(results: list[Result], data: Data, training: str) -> None:
     console.print(table)
 
 
-COLORS = {fastopt.SGD: "tab:blue", fastopt.Adagrad: "black", fastopt.RMSprop: "tab:green", fastopt.Adam: "tab:red", fastopt.AdamW: "tab:purple", fastopt.NAdam: "tab:orange"}
+COLORS = {
+    fastopt.SGD: "tab:blue",
+    fastopt.Adagrad: "black",
+    fastopt.RMSprop: "tab:green",
+    fastopt.Adam: "tab:red",
+    fastopt.AdamW: "tab:purple",
+    fastopt.NAdam: "tab:orange",
+}
 DASHES: list[Any] = ["-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1))]
 
 

@@ -31,7 +31,7 @@ def number(name: str, value: Any) -> float:
     """A Python float from any real scalar or 0-d array."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{name} is {value!r}, a {type(value).__name__}: expected a number, or a schedule (a callable of opt.t)"
         )
@@ -39,7 +39,7 @@ def number(name: str, value: Any) -> float:
 
 
 def boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}: expected True or False")
     return bool(value)
 
@@ -105,7 +105,7 @@ class Hyperparameter:
     def at(self, t: int, value: Any) -> Any:
         """The number, or pair of numbers, at step t."""
         if self.pair:
-            return tuple(self._at_one(f"{self.name}[{i}]", t, x) for i, x in enumerate(value))
+            return self._at_one(f"{self.name}[0]", t, value[0]), self._at_one(f"{self.name}[1]", t, value[1])
         return self._at_one(self.name, t, value)
 
     def _at_one(self, name: str, t: int, value: Any) -> Any:
@@ -131,8 +131,7 @@ class Hyperparameter:
         if not self.per_group:
             opt._set_option(self.name, admitted)
             return
-        for group in opt.groups:
-            opt._check_value(self.name, admitted)
+        opt._check_value(self.name, admitted)
         for group in opt.groups:
             group[self.name] = admitted
 
@@ -163,7 +162,7 @@ FOREIGN_NAMES = {
     "epsilon": "called eps here",
     "eps_root": "called eps_inside_sqrt=True with eps here",
     "initial_accumulator_value": "called initial_accumulator here",
-    "clipnorm": "clip_norm here clips by the norm over all parameters; per tensor: clip_grad_norm_(per_tensor=True)",
+    "clipnorm": "clip_norm here is over all parameters together; for each alone: clip_grad_norm_(..., per_tensor=True)",
     "global_clipnorm": "called clip_norm here",
     "max_grad_norm": "called clip_norm here",
     "max_norm": "called clip_norm here",

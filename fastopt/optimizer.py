@@ -109,6 +109,7 @@ class Optimizer:
     backend = Fixed()
 
     decay_name = "decoupled_decay"
+    _plan: _core.Plan
     _defaults: Mapping[str, Any] = MappingProxyType(
         {
             "l1": 0.0,
@@ -165,9 +166,7 @@ class Optimizer:
 
     # Construction
 
-    def __init__(
-        self, params: Tree, values: dict[str, Any], fixed: dict[str, Any], options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, params: Tree, values: dict[str, Any], fixed: dict[str, Any], options: Mapping[str, Any]) -> None:
         cls = type(self)
         self._hyperparameters = hyperparameters(cls)
         defaults = {name: value for name, value in self._defaults.items() if self._accepts(name)}
@@ -180,9 +179,7 @@ class Optimizer:
             self._fixed[name] = boolean(name, given[name])
         self._fixed["backend"] = one_of("backend", given["backend"], ("c", "numpy"))
         self._options = {"average": None}
-        self._options = {
-            name: h.admit(given[name]) for name, h in self._hyperparameters.items() if not h.per_group
-        }
+        self._options = {name: h.admit(given[name]) for name, h in self._hyperparameters.items() if not h.per_group}
         for name in ("clip_norm", "clip_value"):
             self._check_value(name, self._options[name])
         self.on_nonfinite = given["on_nonfinite"]
@@ -311,8 +308,10 @@ class Optimizer:
     def _match(self, grads: Tree) -> list[Any]:
         template = self._template
         if tree.is_groups(template):
-            if not isinstance(grads, list | tuple) or len(grads) != len(template):
-                raise TypeError(f"the parameters are in {len(template)} groups: pass a list with one gradient tree each")
+            if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
+                raise TypeError(
+                    f"the parameters are in {len(template)} groups: pass a list with one gradient tree each"
+                )
             leaves = []
             for i, (group, branch) in enumerate(zip(template, grads, strict=True)):
                 leaves += tree.match(group["params"], branch, f"gradient (group {i})")
@@ -470,7 +469,7 @@ class Optimizer:
         for i, group in enumerate(self._groups):
             values = ", ".join(f"{name}={show(group._values[name])}" for name in group._values)
             lines.append(f"  group {i}: {values}")
-        whole = {**self._options, "on_nonfinite": self._on_nonfinite, "maximize": self._maximize}
+        whole: dict[str, Any] = {**self._options, "on_nonfinite": self._on_nonfinite, "maximize": self._maximize}
         whole.update({"threads": self._threads, **self._fixed})
         lines.append("  " + ", ".join(f"{name}={show(value)}" for name, value in whole.items()))
         return "\n".join(lines)
@@ -501,6 +500,6 @@ def _first_nonfinite(names: tuple[str, ...], leaves: list[Any]) -> str:
 
 def _unnamed(params: Tree) -> int:
     """How many of the numbers that name unnamed arrays these parameters use up."""
-    if isinstance(params, list | tuple):
+    if isinstance(params, (list, tuple)):
         return len(params)
     return 0 if isinstance(params, Mapping) else 1

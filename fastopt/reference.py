@@ -85,9 +85,7 @@ def adagrad(p: Array, g: Array, s: Array, eps_in: float, eps_out: float, step: f
     p[...] = p - step * (g / (np.sqrt(s + eps_in) + eps_out))
 
 
-def rmsprop(
-    p: Array, g: Array, v: Array, rho: float, gain: float, eps_in: float, eps_out: float, step: float
-) -> None:
+def rmsprop(p: Array, g: Array, v: Array, rho: float, gain: float, eps_in: float, eps_out: float, step: float) -> None:
     v[...] = rho * v + gain * (g * g)
     p[...] = p - step * (g / (np.sqrt(v + eps_in) + eps_out))
 

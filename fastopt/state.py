@@ -151,9 +151,7 @@ def _entry(what: str, mine: Any, saved: Any) -> str | None:
     return None if valid else f"{what} is {saved!r}"
 
 
-def _restored(
-    opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], problems: list[str]
-) -> dict[str, Any]:
+def _restored(opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """The values of `saved`, with the schedules of `mine` where a schedule was saved."""
     values = {}
     for name, here in mine.items():

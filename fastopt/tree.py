@@ -21,7 +21,7 @@ Tree: TypeAlias = Any
 def is_groups(params: object) -> bool:
     """PyTorch-style groups: a list in which every item is a dict with "params"."""
     return (
-        isinstance(params, list | tuple)
+        isinstance(params, (list, tuple))
         and len(params) > 0
         and all(isinstance(item, Mapping) and "params" in item for item in params)
     )
@@ -34,7 +34,7 @@ def flatten(tree: Tree, prefix: str = "", first: int = 0) -> list[tuple[str, Any
             if not isinstance(key, str):
                 raise TypeError(f"{_where(prefix)} has the key {key!r}: the keys of a dict of arrays are names (str)")
         return [leaf for key, item in tree.items() for leaf in flatten(item, _join(prefix, key))]
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, (list, tuple)):
         return [leaf for i, item in enumerate(tree, first) for leaf in flatten(item, _join(prefix, str(i)))]
     return [(prefix or str(first), tree)]
 
@@ -52,10 +52,10 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
         for key, item in template.items():
             leaves += match(item, tree[key], what, _join(path, key))
         return leaves
-    if isinstance(template, list | tuple):
+    if isinstance(template, (list, tuple)):
         if tree is None:
             return [leaf for item in template for leaf in match(item, None)]
-        if not isinstance(tree, list | tuple):
+        if not isinstance(tree, (list, tuple)):
             raise TypeError(f"{_where(path, what)} is a {_kind(tree)}: expected a list of {len(template)}")
         if len(tree) != len(template):
             raise ValueError(
@@ -80,7 +80,7 @@ def rebuild(template: Tree, leaves: list[Any]) -> Tree:
 def transform(tree: Tree, f: Callable[[Any], Any]) -> Tree:
     if isinstance(tree, Mapping):
         return {key: transform(item, f) for key, item in tree.items()}
-    if isinstance(tree, list | tuple):
+    if isinstance(tree, (list, tuple)):
         return [transform(item, f) for item in tree]
     return f(tree)
 

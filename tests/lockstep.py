@@ -42,7 +42,7 @@ def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer) -> None:
     differing = [name for name in ours if not same_bits(ours[name], theirs[name])]
     for name in differing[:1]:
         x, y = ours[name].ravel("K"), theirs[name].ravel("K")
-        at = [i for i in range(x.size) if not same_bits(x[i : i + 1], y[i : i + 1])][0]
+        at = next(i for i in range(x.size) if not same_bits(x[i : i + 1], y[i : i + 1]))
         raise AssertionError(f"{len(differing)} arrays differ, first {name!r} at {at}: {x[at]!r} and {y[at]!r}")
     assert {k: {"t": e["t"]} for k, e in a.state.items()} == {k: {"t": e["t"]} for k, e in b.state.items()}
 

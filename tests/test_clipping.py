@@ -89,7 +89,10 @@ def test_the_optimizer_clips_as_the_function_does(isa: str) -> None:
     rng = np.random.default_rng(4)
     for dtype in (np.float32, np.float64):
         g = [ordinary(rng, 2000, dtype), ordinary(rng, (9, 5), dtype)]
-        inside, outside = [np.zeros(2000, dtype), np.zeros((9, 5), dtype)], [np.zeros(2000, dtype), np.zeros((9, 5), dtype)]
+        inside, outside = (
+            [np.zeros(2000, dtype), np.zeros((9, 5), dtype)],
+            [np.zeros(2000, dtype), np.zeros((9, 5), dtype)],
+        )
         report = fastopt.SGD(inside, lr=1.0, clip_norm=0.5).step(g)
         assert fastopt.clip_grad_norm_(g, 0.5) == report.grad_norm
         fastopt.SGD(outside, lr=1.0).step(g)

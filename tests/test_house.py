@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastopt
@@ -26,7 +27,7 @@ def selected(cases: Any = CASES) -> dict[str, set[type]]:
     """rule -> the classes of the cases that run it."""
     found: dict[str, set[type]] = {}
     for case in cases:
-        opt = case.make([_core.np.ones(1)])
+        opt = case.make([np.ones(1)])
         found.setdefault(opt.rule, set()).add(case.optimizer)
     return found
 
@@ -52,7 +53,7 @@ def test_every_stage_has_kernel_and_case() -> None:
     assert sorted(re.findall(r"^KERNEL\((\w+)\)", source, re.M)) == sorted(stages)
     used = {"scale"}
     for case in CASES:
-        opt = case.make([_core.np.ones(1)])
+        opt = case.make([np.ones(1)])
         seen: list[Any] = []
         plan = opt._plan
 
@@ -65,7 +66,7 @@ def test_every_stage_has_kernel_and_case() -> None:
                 plan.set_programs(programs)
 
         opt._plan = Spy()  # type: ignore[assignment]
-        opt.step([_core.np.ones(1)])
+        opt.step([np.ones(1)])
         used |= set(seen)
     assert used == set(_core.KERNELS)
 
@@ -102,13 +103,17 @@ def test_the_reference_and_the_kernels_share_their_constants() -> None:
 def test_flags() -> None:
     flags = fastopt.info().flags.split()
     assert "-ffp-contract=off" in flags
-    forbidden = re.compile(r"-Ofast|-ffast-math|-funsafe|-fassociative|-freciprocal|-ffinite|-march|-mfma|-mtune|-fopenmp")
+    forbidden = re.compile(
+        r"-Ofast|-ffast-math|-funsafe|-fassociative|-freciprocal|-ffinite|-march|-mfma|-mtune|-fopenmp"
+    )
     assert not [flag for flag in flags if forbidden.match(flag)]
     built = (ROOT / "setup.py").read_text()
     assert not forbidden.search(built)
 
 
-@pytest.mark.parametrize("flag", ["-ffast-math", "-ffinite-math-only", "-fassociative-math -fno-signed-zeros", "-freciprocal-math"])
+@pytest.mark.parametrize(
+    "flag", ["-ffast-math", "-ffinite-math-only", "-fassociative-math -fno-signed-zeros", "-freciprocal-math"]
+)
 def test_a_build_with_fast_math_refuses_to_compile(flag: str, tmp_path: Path) -> None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:

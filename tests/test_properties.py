@@ -101,7 +101,9 @@ def test_the_norm_is_that_of_numpy(problem: Any) -> None:
 @given(
     tree=st.recursive(
         st.integers(1, 3),
-        lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(st.text("ab", min_size=1), inner, min_size=1),
+        lambda inner: (
+            st.lists(inner, min_size=1, max_size=3) | st.dictionaries(st.text("ab", min_size=1), inner, min_size=1)
+        ),
         max_leaves=8,
     )
 )

@@ -58,7 +58,7 @@ class Adagrad(Optimizer):
 
     @property
     def formula(self) -> str:
-        return "AdaGrad" + ", eps inside the root" * self.eps_inside_sqrt
+        return "AdaGrad, eps inside the root" if self.eps_inside_sqrt else "AdaGrad"
 
     def initial_state(self, buffer: str) -> float:
         return float(self.initial_accumulator)

@@ -57,7 +57,7 @@ class Adam(Optimizer):
 
     @property
     def formula(self) -> str:
-        return ("AMSGrad" if self.amsgrad else "Adam") + ", eps-hat" * self.eps_hat
+        return ("AMSGrad" if self.amsgrad else "Adam") + (", eps-hat" if self.eps_hat else "")
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
         coefficients = moments(h, t)

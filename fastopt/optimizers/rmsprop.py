@@ -55,15 +55,15 @@ class RMSprop(WithMomentum):
 
     @property
     def rule(self) -> str:
-        return "rmsprop" + "_centered" * self.centered + "_momentum" * self.has_momentum
+        return "rmsprop" + ("_centered" if self.centered else "") + ("_momentum" if self.has_momentum else "")
 
     @property
     def formula(self) -> str:
         return (
             "RMSprop"
-            + ", centered" * self.centered
-            + ", with momentum" * self.has_momentum
-            + ", eps inside the root" * self.eps_inside_sqrt
+            + (", centered" if self.centered else "")
+            + (", with momentum" if self.has_momentum else "")
+            + (", eps inside the root" if self.eps_inside_sqrt else "")
         )
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
