@@ -59,6 +59,7 @@ uint64_t fo_control(void);
  * says that it is contiguous in that order and aligned. data is NULL where there is none. */
 typedef struct {
     char *data;
+    char *checked;                      /* the door's: where the last gradient that was checked lay */
     const ptrdiff_t *shape, *strides;
     ptrdiff_t size;
     int ndim, fortran, dense, dtype;
@@ -72,14 +73,15 @@ double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *
 void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bound, int flush);
 
 /* A program is the list of kernels that one set of tensors passes through, with their coefficients.
- * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient. */
+ * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient, and
+ * `rule` is the index of the rule's call. */
 typedef struct {
     int kernel;
     int slot[FO_MAX_BUFFERS];
     double coef[FO_MAX_COEFS];
 } fo_call;
 typedef struct {
-    int calls, edits;
+    int calls, edits, rule;
     fo_call call[FO_MAX_CALLS];
 } fo_program;
 
@@ -102,11 +104,15 @@ typedef struct {
     int flush;
     int measure;         /* compute the norm first, and refuse the step where it is not finite */
     double norm;         /* out: the norm, where measured */
-    int busy;            /* a step is under way */
+    int claimed;         /* a thread is preparing or running a step */
 } fo_plan;
 
+/* A plan belongs to one thread from fo_claim, which returns 0 where another has it, to fo_yield. */
+int fo_claim(fo_plan *plan);
+void fo_yield(fo_plan *plan);
+
 /* One step over all tensors whose grads[i].data is not NULL. Returns 1 when it was applied, 0 when it
- * was refused with nothing written, -1 when another thread is inside the same plan. */
+ * was refused with nothing written. */
 int fo_step(fo_plan *plan);
 
 #endif

@@ -193,13 +193,13 @@ static int step(fo_plan *plan)
     return 1;
 }
 
+int fo_claim(fo_plan *plan) { return !__atomic_exchange_n(&plan->claimed, 1, __ATOMIC_ACQUIRE); }
+void fo_yield(fo_plan *plan) { __atomic_store_n(&plan->claimed, 0, __ATOMIC_RELEASE); }
+
 int fo_step(fo_plan *plan)
 {
-    if (__atomic_exchange_n(&plan->busy, 1, __ATOMIC_ACQUIRE))
-        return -1;
     const uint64_t control = fpu_begin(plan->flush);
     const int applied = step(plan);
     fpu_end(control);
-    __atomic_store_n(&plan->busy, 0, __ATOMIC_RELEASE);
     return applied;
 }

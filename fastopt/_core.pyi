@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
@@ -32,23 +33,29 @@ def run_kernel(name: str, buffers: list[Array], coefs: list[float], flush: bool 
 
 class Plan:
     rule: str
+    template: Any
     names: tuple[str, ...]
     params: tuple[Array, ...]
     states: tuple[tuple[Array, ...], ...]
     averages: tuple[Array | None, ...]
-    grads: list[Array | None] | None
+    grads: list[Array | None]
     flush: bool
     def __init__(
         self,
         rule: str,
+        template: Any,
         names: tuple[str, ...],
         params: tuple[Array, ...],
         states: tuple[tuple[Array, ...], ...],
         averages: tuple[Array | None, ...],
         flush: bool,
     ) -> None: ...
+    @property
+    def norm(self) -> float | None: ...
+    def configure(self, max_norm: float, sign: float, measure: bool) -> None: ...
     def set_programs(self, programs: list[Program]) -> None: ...
+    def set_coefficients(self, program: int, values: dict[str, float]) -> None: ...
     def assign(self, tensor: int, program: int) -> None: ...
-    def admit(self, grads: list[Any]) -> None: ...
-    def run(self, max_norm: float, sign: float, measure: bool) -> tuple[bool, float | None]: ...
+    def admit(self, tree: Any, match: Callable[[Any], list[Any]]) -> int: ...
+    def run(self) -> bool: ...
     def release(self) -> None: ...

@@ -7,12 +7,17 @@ gradients, `run` makes one call without the GIL over all of them. ReferencePlan 
 fastopt/numpy_backend.py puts NumPy in place of that call and shares everything else.
 """
 
-from libc.math cimport isinf
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
 cimport numpy as cnp
+
 import numpy as np
+
+from fastopt.csrc cimport *
 
 cnp.import_array()
 
@@ -33,69 +38,6 @@ cdef extern from *:
     """
     const char* FO_FLAGS
     const char* FO_COMPILER
-
-cdef extern from "fastopt.h" nogil:
-    enum:
-        FO_CHUNK, FO_LANES, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
-        FO_F32, FO_F64
-        FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE
-        fo_r_sum_squares, fo_r_sum_abs, fo_r_max_abs
-
-    ctypedef struct fo_kernel_info:
-        const char* name
-        char kind
-        int buffers
-        int coefs
-        const char** buffer
-        const char** coef
-    const fo_kernel_info* fo_registry
-
-    void fo_run(int id, int dtype, Py_ssize_t n, void** buf, const double* coef, int flush)
-    int fo_isa_count()
-    const char* fo_isa_name(int isa)
-    int fo_isa_available(int isa)
-    int fo_isa_active()
-    void fo_isa_use(int isa)
-    double fo_power(double base, int64_t n)
-    uint64_t fo_flush(int on)
-    void fo_restore(uint64_t control)
-    uint64_t fo_control()
-
-    ctypedef struct fo_view:
-        char* data
-        const Py_ssize_t* shape
-        const Py_ssize_t* strides
-        Py_ssize_t size
-        int ndim
-        int fortran
-        int dense
-        int dtype
-    double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
-    void fo_rewrite(const fo_view* views, Py_ssize_t count, double factor, double bound, int flush)
-
-    ctypedef struct fo_call:
-        int kernel
-        int* slot
-        double* coef
-    ctypedef struct fo_program:
-        int calls
-        int edits
-        fo_call* call
-    int fo_slot(int kernel, int buffer)
-    ctypedef struct fo_tensor:
-        char** slot
-        int program
-    ctypedef struct fo_plan:
-        fo_tensor* tensors
-        fo_view* grads
-        Py_ssize_t count
-        fo_program* programs
-        double max_norm
-        double sign
-        int flush
-        int measure
-        double norm
-    int fo_step(fo_plan* plan)
 
 ctypedef struct range_t:
     uintptr_t low
@@ -177,10 +119,9 @@ cdef class subnormals:
 cdef object _check_array(str what, object a):
     """Refuses whatever is not a plain float32 or float64 array in native byte order."""
     if not isinstance(a, np.ndarray):
-        raise TypeError(
-            f"{what} is a {type(a).__module__}.{type(a).__qualname__}, not a numpy array: "
-            "pass numpy.ndarray objects (of a torch tensor: tensor.numpy())"
-        )
+        kind = f"{type(a).__module__}.{type(a).__qualname__}".removeprefix("builtins.")
+        fix = "np.asarray(x)" if isinstance(a, np.generic) else "numpy.ndarray objects (of a torch tensor: x.numpy())"
+        raise TypeError(f"{what} is a {kind}, not a numpy array: pass {fix}")
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{what} is a masked array, whose mask a step would ignore: pass its .data")
     if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(a) != cnp.NPY_DOUBLE:
@@ -271,40 +212,78 @@ def check_parameters(names, params):
     _refuse_overlap("parameter", names, params)
 
 
-cdef void _fill_view(fo_view* view, object a, bint fortran):
+cdef inline bint _is_dense(object a, bint fortran):
+    return cnp.PyArray_ISALIGNED(a) and (
+        cnp.PyArray_IS_F_CONTIGUOUS(a) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(a)
+    )
+
+
+cdef inline void _fill_view(fo_view* view, object a, bint fortran):
     view.data = <char*>cnp.PyArray_DATA(a)
     view.shape = <const Py_ssize_t*>cnp.PyArray_DIMS(a)
     view.strides = <const Py_ssize_t*>cnp.PyArray_STRIDES(a)
     view.ndim = cnp.PyArray_NDIM(a)
     view.size = cnp.PyArray_SIZE(a)
     view.fortran = fortran
-    view.dense = cnp.PyArray_ISALIGNED(a) and (
-        cnp.PyArray_IS_F_CONTIGUOUS(a) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(a)
-    )
+    view.dense = _is_dense(a, fortran)
     view.dtype = FO_F32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else FO_F64
+
+
+cdef bint _collect(object template, object tree, list leaves, Py_ssize_t* filled):
+    """Puts the leaves of `tree` in the order of `template`; False where the plain containers differ."""
+    cdef PyObject* branch
+    cdef Py_ssize_t i
+    if isinstance(template, cnp.ndarray):
+        if isinstance(tree, (dict, list, tuple)):
+            return False
+        leaves[filled[0]] = tree
+        filled[0] += 1
+        return True
+    if type(template) is dict:
+        if type(tree) is not dict or len(<dict>tree) != len(<dict>template):
+            return False
+        for key, item in (<dict>template).items():
+            branch = PyDict_GetItem(tree, key)
+            if branch == NULL or not _collect(item, <object>branch, leaves, filled):
+                return False
+        return True
+    if type(template) is list and type(tree) is list and len(<list>tree) == len(<list>template):
+        for i in range(len(<list>template)):
+            if not _collect((<list>template)[i], (<list>tree)[i], leaves, filled):
+                return False
+        return True
+    return False
 
 
 cdef class Plan:
     """The parameters of one optimizer, their state, and the programs that update them.
 
-    `states[i]` are the state buffers of `params[i]` in the order of the rule in csrc/registry.h,
-    `averages[i]` its running average or None; both are laid out in memory as the parameter is.
+    `template` is the tree of params, `states[i]` the state buffers of `params[i]` in the order of the rule in
+    csrc/registry.h, `averages[i]` its running average or None; both are laid out in memory as the parameter is.
     """
     cdef fo_plan plan
     cdef Py_ssize_t program_count
+    cdef int rule_id
+    cdef tuple rule_coefs
     cdef range_t* ranges
     cdef Py_ssize_t range_count
     cdef readonly str rule
+    cdef readonly object template
     cdef readonly tuple names, params, states, averages
     cdef readonly list grads
     cdef readonly bint flush
 
-    def __cinit__(self, str rule, tuple names, tuple params, tuple states, tuple averages, bint flush):
+    def __cinit__(
+        self, str rule, object template, tuple names, tuple params, tuple states, tuple averages, bint flush
+    ):
         cdef Py_ssize_t i, k
-        self.rule, self.names, self.params, self.states, self.averages = rule, names, params, states, averages
-        self.flush = flush
+        self.rule, self.template, self.flush = rule, template, flush
+        self.names, self.params, self.states, self.averages = names, params, states, averages
+        self.rule_id, _, _, self.rule_coefs = _kernels[rule]
+        self.grads = [None] * len(params)
         self.plan.flush = flush
         self.plan.count = len(params)
+        self.plan.max_norm, self.plan.sign = INFINITY, 1
         self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
         self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
         if not self.plan.tensors or not self.plan.grads:
@@ -336,6 +315,10 @@ cdef class Plan:
         free(self.plan.programs)
         free(self.ranges)
 
+    def configure(self, double max_norm, double sign, bint measure):
+        """Clip by norm above max_norm (infinite: do not), multiply gradients by the sign, measure their norm."""
+        self.plan.max_norm, self.plan.sign, self.plan.measure = max_norm, sign, measure
+
     def set_programs(self, list programs):
         """Each program is a list of (kernel name, coefficients by name), in the order of the pipeline."""
         cdef Py_ssize_t k
@@ -352,7 +335,6 @@ cdef class Plan:
     cdef _fill_program(self, fo_program* program, list calls):
         cdef int i
         cdef fo_call* call
-        cdef bint before = True
         program.calls = program.edits = 0
         for name, values in calls:
             kernel, kind, buffers, coefs = _kernels[name]
@@ -360,32 +342,58 @@ cdef class Plan:
             call.kernel = kernel
             for i in range(len(buffers)):
                 call.slot[i] = fo_slot(kernel, i)
-            for i in range(len(coefs)):
+            if kernel == self.rule_id:
+                program.rule = program.calls
+            for i in range(len(coefs) if values else 0):
                 call.coef[i] = values[coefs[i]]
             if kind == "before" and buffers[0] == "g":
                 program.edits = 1
             program.calls += 1
 
+    def set_coefficients(self, int program, dict values):
+        """The rule's coefficients in this program, by name."""
+        cdef double* coef = self.plan.programs[program].call[self.plan.programs[program].rule].coef
+        cdef PyObject* value
+        cdef int i = 0
+        for name in self.rule_coefs:
+            value = PyDict_GetItem(values, name)
+            if value == NULL:
+                raise KeyError(name)
+            coef[i] = <object>value
+            i += 1
+
     def assign(self, Py_ssize_t tensor, int program):
         """The parameter at this index goes through this program."""
         self.plan.tensors[tensor].program = program
 
-    def admit(self, list grads):
-        """Checks the gradients of the next `run`, one (or None) for each parameter in order."""
-        cdef Py_ssize_t i
+    def admit(self, object tree, object match):
+        """Claims the plan and checks a step's gradients; returns how many are None. `release` ends it.
+
+        `match(tree)` gives the leaves of a tree that is not built of the same lists and dicts as the
+        parameters, or says what is wrong with it.
+        """
+        cdef Py_ssize_t i, filled = 0, missing = 0
+        if not fo_claim(&self.plan):
+            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
         try:
+            if not _collect(self.template, tree, self.grads, &filled):
+                self.grads[:] = match(tree)
             for i in range(self.plan.count):
-                self._admit(i, grads[i])
+                if self._admit(i, self.grads[i]):
+                    missing += 1
         except BaseException:
             self.release()
             raise
-        self.grads = grads
+        return missing
 
-    cdef _admit(self, Py_ssize_t i, object g):
-        cdef object p = self.params[i]
+    cdef bint _admit(self, Py_ssize_t i, object g) except -1:
+        """The door for one gradient; returns whether it is None."""
+        cdef object p = (<tuple>self.params)[i]
+        cdef fo_view* view = &self.plan.grads[i]
+        cdef bint fortran
         if g is None:
-            self.plan.grads[i].data = NULL
-            return
+            view.data = NULL
+            return True
         if not cnp.PyArray_CheckExact(g) or cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
             _check_array(f"gradient of {self.names[i]!r}", g)
             if cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
@@ -400,8 +408,13 @@ cdef class Plan:
                 f"gradient of {self.names[i]!r} has shape {g.shape} and its parameter {p.shape}: they must be "
                 "equal" + (" (transposed?)" if g.shape == p.shape[::-1] else "")
             )
-        self._refuse_written(i, g)
-        _fill_view(&self.plan.grads[i], g, not cnp.PyArray_IS_C_CONTIGUOUS(p))
+        fortran = not cnp.PyArray_IS_C_CONTIGUOUS(p)
+        # A dense gradient where the last dense one lay overlaps nothing, as that did not.
+        if not (view.dense and view.checked == cnp.PyArray_DATA(g) and _is_dense(g, fortran)):
+            self._refuse_written(i, g)
+            view.checked = <char*>cnp.PyArray_DATA(g)
+        _fill_view(view, g, fortran)
+        return False
 
     cdef _refuse_written(self, Py_ssize_t i, object g):
         """A gradient that shares memory with what the step writes would change under it."""
@@ -435,26 +448,28 @@ cdef class Plan:
             arrays.extend(state)
         return names[owner], arrays[owner]
 
-    def run(self, double max_norm, double sign, bint measure):
-        """One step over the admitted gradients: (applied, norm).
+    def run(self):
+        """One step over the admitted gradients, without the GIL; returns whether it was applied.
 
-        The norm is None where not measured. The step is refused, with nothing written, when a measured
-        gradient is not finite, or its norm is not while clipping (`max_norm` finite).
+        It is refused, with nothing written, when a measured gradient is not finite, or its norm is not while
+        clipping.
         """
         cdef int applied
-        self.plan.max_norm, self.plan.sign, self.plan.measure = max_norm, sign, measure
         with nogil:
             applied = fo_step(&self.plan)
-        if applied < 0:
-            raise RuntimeError("this optimizer is inside a step on another thread: one step at a time")
-        return applied == 1, (self.plan.norm if measure else None)
+        return applied == 1
+
+    @property
+    def norm(self):
+        """The norm of the last step's gradients; None where not measured."""
+        return self.plan.norm if self.plan.measure else None
 
     def release(self):
-        """Lets go of the gradients."""
+        """Lets go of the gradients and of the claim."""
         cdef Py_ssize_t i
         for i in range(self.plan.count):
-            self.plan.grads[i].data = NULL
-        self.grads = None
+            self.grads[i] = None
+        fo_yield(&self.plan)
 
 
 # Free gradients: fastopt/clipping.py

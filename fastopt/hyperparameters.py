@@ -27,14 +27,12 @@ Betas: TypeAlias = tuple[Scalar, Scalar]
 Check: TypeAlias = Callable[[str, float], None]
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: Any, expected: str = "a number") -> float:
     """A Python float from any real scalar or 0-d array."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name} is {value!r}, a {type(value).__name__}: expected a number, or a schedule (a callable of opt.t)"
-        )
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected {expected}")
     return float(value)
 
 
@@ -98,7 +96,7 @@ class Hyperparameter:
     def _admit_one(self, name: str, value: Any) -> Any:
         if callable(value):
             return value
-        x = number(name, value)
+        x = number(name, value, "a number, or a schedule (a callable of opt.t)")
         self.check(name, x)
         return x
 
@@ -137,16 +135,14 @@ class Hyperparameter:
 
 
 def hyperparameters(cls: type) -> dict[str, Hyperparameter]:
-    """Those of a class and its bases, the class's own first; a base's is removed by setting it to None."""
-    found: dict[str, Hyperparameter | None] = {}
+    """Those of a class and its bases, the class's own first."""
+    found: dict[str, Hyperparameter | Removed] = {}
     for base in cls.__mro__:
         for name, value in vars(base).items():
-            if isinstance(value, Hyperparameter) or (value is None and name in REMOVABLE):
+            if isinstance(value, Hyperparameter | Removed):
                 found.setdefault(name, value)
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if isinstance(value, Hyperparameter)}
 
-
-REMOVABLE = {"decoupled_decay"}
 
 FOREIGN_NAMES = {
     "learning_rate": "called lr here",
@@ -183,7 +179,7 @@ FOREIGN_NAMES = {
 
 TWO_DECAYS = (
     "weight_decay means two things in the field: use l2= (added to the gradient, as PyTorch's weight_decay does in "
-    "SGD, Adagrad, RMSprop, Adam and NAdam) or decoupled_decay= (taken from the parameter itself, as in AdamW and Keras)"
+    "SGD, Adagrad, RMSprop, Adam, NAdam) or decoupled_decay= (taken from the parameter itself, as in AdamW and Keras)"
 )
 
 
@@ -196,6 +192,21 @@ def unknown_keyword(cls: type, name: str, accepted: Iterable[str]) -> TypeError:
     elif hint is None:
         hint = "it takes " + ", ".join(accepted)
     return TypeError(f"{cls.__name__} has no {name!r}: {hint}")
+
+
+class Removed:
+    """Takes a hyperparameter of a base class away, and says what to use."""
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+
+    def __get__(self, opt: Optimizer | None, owner: type) -> Any:
+        if opt is None:
+            return self
+        raise AttributeError(self.instead)
+
+    def __set__(self, opt: Optimizer, value: Any) -> None:
+        raise AttributeError(self.instead)
 
 
 class Fixed:
@@ -246,6 +257,7 @@ class Group(MutableMapping[str, Any]):
         admitted = self._opt._hyperparameters[key].admit(value)
         self._opt._check_value(key, admitted)
         self._values[key] = admitted
+        self._opt._stale = True
 
     def _unknown(self, key: str) -> TypeError:
         return unknown_keyword(type(self._opt), key, self._values)

@@ -17,31 +17,42 @@ from fastopt import _core, reference
 class ReferencePlan(_core.Plan):
     """A :class:`_core.Plan` whose steps are NumPy."""
 
+    def configure(self, max_norm: float, sign: float, measure: bool) -> None:
+        self._max_norm, self._sign, self._measure = max_norm, sign, measure
+
     def set_programs(self, programs: list[_core.Program]) -> None:
-        self.programs = programs
+        self._programs = programs
+        self._coefficients: list[dict[str, float]] = [{} for _ in programs]
+
+    def set_coefficients(self, program: int, values: dict[str, float]) -> None:
+        self._coefficients[program] = values
 
     def assign(self, tensor: int, program: int) -> None:
-        if not hasattr(self, "assigned"):
-            self.assigned = [0] * len(self.params)
-        self.assigned[tensor] = program
+        if not hasattr(self, "_assigned"):
+            self._assigned = [0] * len(self.params)
+        self._assigned[tensor] = program
 
-    def run(self, max_norm: float, sign: float, measure: bool) -> tuple[bool, float | None]:
-        assert self.grads is not None
+    @property
+    def norm(self) -> float | None:
+        return self._norm
+
+    def run(self) -> bool:
+        self._norm: float | None = None
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
             orders: list[Any] = ["C" if p.flags.c_contiguous else "F" for p in self.params]
             grads = [None if g is None else g.ravel(order) for g, order in zip(self.grads, orders, strict=True)]
-            scale, norm = sign, None
-            if measure:
-                norm, finite = reference.norm(g for g in grads if g is not None)
-                clipping = math.isfinite(max_norm)
-                if not finite or (clipping and not math.isfinite(norm)):
-                    return False, norm
-                if clipping and norm > max_norm:
-                    scale *= max_norm / norm
+            scale = self._sign
+            if self._measure:
+                self._norm, finite = reference.norm(g for g in grads if g is not None)
+                clipping = math.isfinite(self._max_norm)
+                if not finite or (clipping and not math.isfinite(self._norm)):
+                    return False
+                if clipping and self._norm > self._max_norm:
+                    scale *= self._max_norm / self._norm
             for i, g in enumerate(grads):
                 if g is not None:
                     self._walk(i, g, scale, orders[i])
-        return True, norm
+        return True
 
     def _walk(self, i: int, grad: _core.Array, scale: float, order: Any) -> None:
         flat = [a.reshape(-1, order=order) for a in (self.params[i], *self.states[i])]
@@ -51,7 +62,8 @@ class ReferencePlan(_core.Plan):
         if average is not None:
             buffers["average"] = average.reshape(-1, order=order)
         reference.scale(buffers["g"], grad, scale)
-        for name, values in self.programs[self.assigned[i]]:
+        program = self._assigned[i]
+        for name, values in self._programs[program]:
             _, buffer_names, coef_names = _core.KERNELS[name]
-            kernel = getattr(reference, name)
-            kernel(*[buffers[b] for b in buffer_names], *[values[c] for c in coef_names])
+            coefs = self._coefficients[program] if name == self.rule else values
+            getattr(reference, name)(*[buffers[b] for b in buffer_names], *[coefs[c] for c in coef_names])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
@@ -14,6 +15,7 @@ from fastopt.hyperparameters import (
     Fixed,
     Group,
     Hyperparameter,
+    Removed,
     above_0,
     at_least_0,
     boolean,
@@ -43,13 +45,15 @@ class NonFiniteError(ValueError):
 class Cohort:
     """Tensors of one group that have had the same steps, and so share their coefficients."""
 
-    __slots__ = ("group", "members", "scalars", "t")
+    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "t")
 
     def __init__(self, group: int, members: list[int], t: int, scalars: dict[str, float]) -> None:
         self.group = group
         self.members = members
         self.t = t
-        self.scalars = scalars
+        self.scalars = self.advanced = scalars
+        self.h: Any = None
+        self.index = 0
 
 
 class Optimizer:
@@ -73,7 +77,7 @@ class Optimizer:
     maximize : ascend instead of descend (the penalties still pull to zero). Default False.
     average : decay of a running average of the parameters, kept in `averages`, in [0, 1). Default None.
     flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
-    threads : at most this many threads; None decides by itself.
+    threads : at most this many threads, None for as many as fit; this version runs on the calling thread alone.
     backend : "c", or "numpy" for the reference through the same class.
 
     Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, average.
@@ -84,22 +88,24 @@ class Optimizer:
         "__weakref__",
         "_average_buffers",
         "_cohorts",
+        "_common",
         "_fixed",
+        "_grouped",
         "_groups",
         "_hyperparameters",
         "_maximize",
         "_on_nonfinite",
         "_options",
         "_plan",
+        "_stale",
         "_t",
-        "_template",
         "_threads",
     )
 
     lr = Hyperparameter(at_least_0)
     l1 = Hyperparameter(at_least_0)
     l2 = Hyperparameter(at_least_0)
-    decoupled_decay: Hyperparameter | None = Hyperparameter(at_least_0)
+    decoupled_decay: Hyperparameter | Removed = Hyperparameter(at_least_0)
     prox_l1 = Hyperparameter(at_least_0)
     clip_norm = Hyperparameter(above_0, optional=True, per_group=False)
     clip_value = Hyperparameter(above_0, optional=True, per_group=False)
@@ -141,11 +147,13 @@ class Optimizer:
         raise NotImplementedError
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        """The rule's coefficients by name, from a group's numbers h at the t-th step of a tensor (1 at the first)."""
+        """The rule's coefficients by name at the t-th step of a tensor (1 at the first). h has the numbers of its
+        group, the options fixed at construction, and the scalar state after `advance`, as attributes."""
         raise NotImplementedError
 
-    def advance(self, h: Any, t: int) -> None:
-        """Carries the rule's scalar state, found in h, from step t - 1 to step t."""
+    def advance(self, h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
+        """The rule's scalar state at the t-th step of a tensor, from that of the step before."""
+        return scalars
 
     @property
     def initial_scalars(self) -> Mapping[str, float]:
@@ -188,35 +196,29 @@ class Optimizer:
         self._t = 0
         self._groups: list[Group] = []
         self._cohorts: list[Cohort] = []
-        self._template = params
-        common = {
+        self._stale = True
+        self._common = {
             name: self._hyperparameters[name].admit(given[name])
             for name in (*values, *defaults)
             if name in self._hyperparameters and self._hyperparameters[name].per_group
         }
-        if tree.is_groups(params):
-            self._add([dict(group) for group in params], common)
-        else:
-            self._add([{"params": params}], common)
+        self._grouped = tree.is_groups(params)
+        self._add([dict(group) for group in params] if self._grouped else [{"params": params}])
 
     @classmethod
     def _accepts(cls, name: str) -> bool:
-        return getattr(cls, name, None) is not None
+        return not isinstance(inspect.getattr_static(cls, name, None), Removed)
 
     def add_group(self, group: Mapping[str, Any]) -> None:
-        """Adds a dict with "params" and, optionally, hyperparameters; the others are those of the first group.
+        """Adds a dict with "params" and, optionally, hyperparameters; the others are those given at construction.
 
         From then on gradients are a list with one tree per group.
         """
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError("a group is a dict with 'params': add_group({'params': arrays, 'lr': 1e-4})")
-        common = {name: value for name, value in self._groups[0].items() if name != "params"}
-        grouped = tree.is_groups(self._template)
-        self._add([dict(group)], common)
-        before = list(self._template) if grouped else [{"params": self._template}]
-        self._template = [*before, {"params": group["params"]}]
+        self._add([dict(group)])
 
-    def _add(self, additions: list[dict[str, Any]], common: dict[str, Any]) -> None:
+    def _add(self, additions: list[dict[str, Any]]) -> None:
         """Checks new groups against all that is there, then takes them in."""
         old = self._plan if self._groups else None
         names = list(old.names) if old else []
@@ -227,21 +229,25 @@ class Optimizer:
             arrays = addition.pop("params")
             leaves = tree.flatten(arrays, first=unnamed)
             unnamed += _unnamed(arrays)
-            values = dict(common)
+            values = dict(self._common)
             for name, value in addition.items():
-                if name not in common:
-                    raise unknown_keyword(type(self), name, common)
+                if name not in values:
+                    raise unknown_keyword(type(self), name, values)
                 values[name] = self._hyperparameters[name].admit(value)
             members.append(list(range(len(names), len(names) + len(leaves))))
             names += [name for name, _ in leaves]
             params += [leaf for _, leaf in leaves]
-            groups.append(Group(self, arrays, tuple(name for name, _ in leaves), values))
+            # A container of our own: the caller may add to theirs.
+            own = tree.transform(arrays, lambda leaf: leaf)
+            groups.append(Group(self, own, tuple(name for name, _ in leaves), values))
         if not params or not all(members):
             raise ValueError("no parameters: pass at least one array" + (" in each group" if groups[1:] else ""))
         tree.check_leaves(list(zip(names, params, strict=True)))
         _core.check_parameters(names, params)
         self._check_groups([*self._groups, *groups])
-        self._plan = self._make_plan(names, params)
+        branches = [group["params"] for group in (*self._groups, *groups)]
+        self._grouped = self._grouped or len(branches) > 1
+        self._plan = self._make_plan(branches if self._grouped else branches[0], names, params)
         for group, indices in zip(groups, members, strict=True):
             self._cohorts.append(Cohort(len(self._groups), indices, 0, dict(self.initial_scalars)))
             self._groups.append(group)
@@ -253,7 +259,7 @@ class Optimizer:
             for name, value in group._values.items():
                 self._check_value(name, value)
 
-    def _make_plan(self, names: list[str], params: list[Array]) -> _core.Plan:
+    def _make_plan(self, template: Tree, names: list[str], params: list[Array]) -> _core.Plan:
         """The plan for these parameters; those that had state keep it."""
         old = self._plan if self._groups else None
         states = list(old.states) if old else []
@@ -263,7 +269,9 @@ class Optimizer:
             states.append(tuple(state.filled_like(p, self.initial_state(buffer)) for buffer in buffers))
             averages.append(None if self._options["average"] is None else state.copy_like(p))
         backend = _core.Plan if self.backend == "c" else ReferencePlan
-        return backend(self.rule, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals)
+        return backend(
+            self.rule, template, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals
+        )
 
     # The step
 
@@ -277,61 +285,80 @@ class Optimizer:
         Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
         says; parameters, state and counts are then as they were.
         """
-        leaves = self._match(grads)
         plan = self._plan
-        plan.admit(leaves)
+        missing = plan.admit(grads, self._match)
         try:
-            active = self._active(leaves)
-            if not active:
+            cohorts = self._part() if missing else self._cohorts
+            if not cohorts:
                 return Report(False, None, self._t)
-            options = {name: self._hyperparameters[name].at(self._t, x) for name, x in self._options.items()}
-            advanced, programs = self._programs(active, options)
-            clip = options["clip_norm"]
-            plan.set_programs(programs)
-            applied, norm = plan.run(
-                math.inf if clip is None else clip,
-                -1.0 if self._maximize else 1.0,
-                clip is not None or self._on_nonfinite is not None,
-            )
+            if self._stale:
+                self._prepare()
+            for cohort in cohorts:
+                h = cohort.h
+                if cohort.scalars:
+                    cohort.advanced = self.advance(h, cohort.scalars, cohort.t + 1)
+                    h = SimpleNamespace(**vars(h), **cohort.advanced)
+                plan.set_coefficients(cohort.index, self.coefficients(h, cohort.t + 1))
+            applied, norm = plan.run(), plan.norm
+            if not applied and self._on_nonfinite != "skip":
+                raise NonFiniteError(_first_nonfinite(plan))
         finally:
             plan.release()
-        if not applied:
-            if self._on_nonfinite != "skip":
-                raise NonFiniteError(_first_nonfinite(plan.names, leaves))
-            return Report(False, norm, self._t)
-        for cohort, scalars in zip(active, advanced, strict=True):
-            cohort.t += 1
-            cohort.scalars = scalars
-        self._t += 1
-        return Report(True, norm, self._t)
+        if applied:
+            self._t += 1
+            for cohort in cohorts:
+                cohort.t += 1
+                cohort.scalars = cohort.advanced
+        return Report(applied, norm, self._t)
+
+    def _prepare(self) -> None:
+        """Turns hyperparameters into numbers and programs: when they have changed, and with schedules at every step."""
+        options = {name: self._hyperparameters[name].at(self._t, x) for name, x in self._options.items()}
+        numbers = [
+            SimpleNamespace(
+                **{name: self._hyperparameters[name].at(self._t, x) for name, x in group._values.items()},
+                **self._fixed,
+            )
+            for group in self._groups
+        ]
+        programs: list[_core.Program] = []
+        for cohort in self._cohorts:
+            cohort.h = numbers[cohort.group]
+            calls = {**self._stages(cohort.h, options), self.rule: {}}
+            programs.append([(name, calls[name]) for name in _core.KERNELS if name in calls])
+        clip = options["clip_norm"]
+        self._plan.configure(
+            math.inf if clip is None else clip,
+            -1.0 if self._maximize else 1.0,
+            clip is not None or self._on_nonfinite is not None,
+        )
+        self._plan.set_programs(programs)
+        self._stale = any(
+            map(_scheduled, (*self._options.values(), *(x for g in self._groups for x in g._values.values())))
+        )
 
     def _match(self, grads: Tree) -> list[Any]:
-        template = self._template
-        if tree.is_groups(template):
-            if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
-                raise TypeError(
-                    f"the parameters are in {len(template)} groups: pass a list with one gradient tree each"
-                )
-            leaves = []
-            for i, (group, branch) in enumerate(zip(template, grads, strict=True)):
-                leaves += tree.match(group["params"], branch, f"gradient (group {i})")
-            return leaves
-        return tree.match(template, grads)
+        template = self._plan.template
+        if not self._grouped:
+            return tree.match(template, grads)
+        if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
+            raise TypeError(f"the parameters are in {len(template)} groups: pass a list with one gradient tree each")
+        pairs = enumerate(zip(template, grads, strict=True))
+        return [leaf for i, (group, branch) in pairs for leaf in tree.match(group, branch, f"gradient (group {i})")]
 
-    def _active(self, leaves: list[Any]) -> list[Cohort]:
-        """The cohorts with gradients, after parting those of which only some tensors have one."""
-        if not any(leaf is None for leaf in leaves):
-            return self._cohorts
+    def _part(self) -> list[Cohort]:
+        """The cohorts that have gradients, after parting those of which only some tensors have one."""
+        grads = self._plan.grads
         parts: dict[Any, Cohort] = {}
         for cohort in self._cohorts:
             for i in cohort.members:
-                key = (cohort.group, cohort.t, tuple(cohort.scalars.items()), leaves[i] is None)
+                key = (cohort.group, cohort.t, tuple(cohort.scalars.items()), grads[i] is None)
                 if key not in parts:
                     parts[key] = Cohort(cohort.group, [], cohort.t, cohort.scalars)
                 parts[key].members.append(i)
         self._cohorts = list(parts.values())
         self._assign()
-        return [cohort for cohort in self._cohorts if leaves[cohort.members[0]] is not None]
+        return [cohort for cohort in self._cohorts if grads[cohort.members[0]] is not None]
 
     def _restore_counts(self, t: int, counts: list[tuple[int, dict[str, float]]]) -> None:
         """Sets opt.t, and each tensor's own count and scalars."""
@@ -346,31 +373,12 @@ class Optimizer:
         self._t = t
 
     def _assign(self) -> None:
-        for k, cohort in enumerate(self._cohorts):
+        """Gives every cohort a program of its own."""
+        for index, cohort in enumerate(self._cohorts):
+            cohort.index = index
             for i in cohort.members:
-                self._plan.assign(i, k)
-
-    def _programs(
-        self, active: list[Cohort], options: dict[str, Any]
-    ) -> tuple[list[dict[str, float]], list[_core.Program]]:
-        """For the active cohorts their next scalar state, and for all cohorts the kernels to run."""
-        numbers = [
-            {name: self._hyperparameters[name].at(self._t, x) for name, x in group._values.items()}
-            for group in self._groups
-        ]
-        advanced: list[dict[str, float]] = []
-        programs: list[_core.Program] = []
-        for cohort in self._cohorts:
-            if cohort not in active:
-                programs.append([])
-                continue
-            h = SimpleNamespace(**numbers[cohort.group], **cohort.scalars)
-            self.advance(h, cohort.t + 1)
-            advanced.append({name: getattr(h, name) for name in cohort.scalars})
-            calls = self._stages(h, options)
-            calls[self.rule] = self.coefficients(h, cohort.t + 1)
-            programs.append([(name, calls[name]) for name in _core.KERNELS if name in calls])
-        return advanced, programs
+                self._plan.assign(i, index)
+        self._stale = True
 
     def _stages(self, h: Any, options: dict[str, Any]) -> dict[str, dict[str, float]]:
         """The stages around the rule that are on, with their coefficients; the registry has their order."""
@@ -429,10 +437,7 @@ class Optimizer:
         """The running averages of the parameters (live arrays), in the structure that gradients have."""
         if self._options["average"] is None:
             raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
-        if tree.is_groups(self._template):
-            remaining = iter(self._plan.averages)
-            return [tree.transform(group["params"], lambda _: next(remaining)) for group in self._template]
-        return tree.rebuild(self._template, list(self._plan.averages))
+        return tree.rebuild(self._plan.template, list(self._plan.averages))
 
     @property
     def on_nonfinite(self) -> str | None:
@@ -441,6 +446,7 @@ class Optimizer:
     @on_nonfinite.setter
     def on_nonfinite(self, value: str | None) -> None:
         self._on_nonfinite: str | None = one_of("on_nonfinite", value, (None, "raise", "skip"))
+        self._stale = True
 
     @property
     def maximize(self) -> bool:
@@ -449,6 +455,7 @@ class Optimizer:
     @maximize.setter
     def maximize(self, value: bool) -> None:
         self._maximize = boolean("maximize", value)
+        self._stale = True
 
     @property
     def threads(self) -> int | None:
@@ -461,6 +468,7 @@ class Optimizer:
     def _set_option(self, name: str, value: Any) -> None:
         self._check_value(name, value)
         self._options[name] = value
+        self._stale = True
 
     def __repr__(self) -> str:
         elements = sum(p.size for p in self._plan.params)
@@ -488,14 +496,18 @@ class Optimizer:
         state.load(self, saved)
 
 
-def _first_nonfinite(names: tuple[str, ...], leaves: list[Any]) -> str:
+def _first_nonfinite(plan: _core.Plan) -> str:
     """Where the first NaN or infinity is, for the error."""
-    for name, g in zip(names, leaves, strict=True):
+    for name, g in zip(plan.names, plan.grads, strict=True):
         if g is not None and not np.isfinite(g).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])
             where = f" at index {index}" if index else ""
             return f"the gradient of {name!r} is {g[index]}{where}: the step was not applied, nothing has changed"
     return "the norm of the gradients overflows float64: the step was not applied, nothing has changed"
+
+
+def _scheduled(value: Any) -> bool:
+    return callable(value) or (isinstance(value, tuple) and any(map(callable, value)))
 
 
 def _unnamed(params: Tree) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from typing import Any, NamedTuple
 
@@ -63,11 +64,11 @@ def set_num_threads(n: int) -> None:
 
 
 def thread_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}: expected a whole number of threads")
     if value < 1:
         raise ValueError(f"{name} is {value!r}: expected 1 or more threads")
-    return value
+    return int(value)
 
 
 def choose_isa() -> None:

@@ -107,7 +107,12 @@ def _structure(mine: Mapping[str, Any], saved: Any) -> list[str]:
         return [f"it is not a state dict of fastopt: expected a dict with the keys {', '.join(mine)}"]
     problems = []
     if saved["optimizer"] != mine["optimizer"]:
-        problems.append(f"it is the state of {saved['optimizer']}, and this optimizer is {mine['optimizer']}")
+        return [f"it is the state of {saved['optimizer']}, and this optimizer is {mine['optimizer']}"]
+    for key, ours in mine.items():
+        if not isinstance(saved[key], type(ours)):
+            problems.append(f"{key} is {saved[key]!r}: expected a {type(ours).__name__}")
+    if problems:
+        return problems
     for name in {**mine["fixed"], **saved["fixed"]}:
         ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
         if ours != theirs:

@@ -7,7 +7,7 @@ arrays are counted on from one group to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,8 +94,8 @@ def check_leaves(leaves: Sequence[tuple[str, Any]]) -> None:
         seen.add(name)
         if leaf is None:
             raise TypeError(f"parameter {name!r} is None: leave it out")
-        if callable(getattr(leaf, "__next__", None)):
-            raise TypeError(f"parameter {name!r} is a {_kind(leaf)}, which can be read once only: wrap it in list()")
+        if isinstance(leaf, Iterable) and not isinstance(leaf, (np.ndarray, str)):
+            raise TypeError(f"parameter {name!r} is a {_kind(leaf)}: of other iterables make a list with list()")
 
 
 def _join(path: str, key: str) -> str:

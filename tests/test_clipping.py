@@ -128,7 +128,7 @@ def test_bad_gradients() -> None:
     for grads, error, words in [
         ([a, a], ValueError, "same array"),
         ([a[:3], a[2:]], ValueError, "overlap"),
-        ([1.0], TypeError, "'0' is a builtins.float"),
+        ([1.0], TypeError, "'0' is a float"),
         ({"W": np.ones(3, int)}, TypeError, "'W' has dtype int64"),
         ({"W": np.ones(3, ">f8")}, TypeError, "byte order"),
     ]:

@@ -311,3 +311,39 @@ def test_positional_arguments_are_those_of_pytorch() -> None:
 def test_the_base_class_names_no_rule() -> None:
     with pytest.raises((NotImplementedError, TypeError)):
         fastopt.Optimizer([ones(1)], {"lr": 0.1}, {}, {})
+
+
+def test_what_the_caller_does_to_its_containers_later_changes_nothing() -> None:
+    params = {"a": {"W": ones(2)}, "b": [ones(1)]}
+    opt = fastopt.SGD(params, lr=1.0)
+    grads = {"a": {"W": ones(2)}, "b": [ones(1)]}
+    w, b = params["a"]["W"], params["b"][0]
+    params["a"]["bias"] = ones(2)
+    params["b"] += [ones(1) for _ in range(1000)]
+    opt.step(grads)
+    assert (w.tolist(), b.tolist()) == ([0, 0], [0])
+    with pytest.raises(ValueError, match=r"a\.bias"):
+        opt.step({"a": {"W": ones(2), "bias": ones(2)}, "b": [ones(1)]})
+
+
+def test_a_group_without_momentum_is_not_damped() -> None:
+    a, b = ones(1), ones(1)
+    opt = fastopt.SGD([{"params": a, "momentum": 0.9}, {"params": b}], lr=1.0, dampening=0.5)
+    for _ in range(3):
+        opt.step([ones(1), ones(1)])
+    assert b[0] == -2.0
+
+
+def test_add_group_takes_what_was_given_at_construction() -> None:
+    opt = fastopt.Adam(ones(1), lr=0.5)
+    opt.lr = 0.25
+    opt.add_group({"params": {"b": ones(1)}})
+    assert [group["lr"] for group in opt.groups] == [0.25, 0.5]
+
+
+def test_adamw_points_to_weight_decay() -> None:
+    opt = fastopt.AdamW(ones(1))
+    with pytest.raises(AttributeError, match="weight_decay"):
+        opt.decoupled_decay = 0.1
+    with pytest.raises(AttributeError, match="weight_decay"):
+        _ = opt.decoupled_decay

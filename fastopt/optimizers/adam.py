@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from fastopt._core import power
-from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, boolean, from_0_below_1
+from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar, at_least_0, boolean, from_0_below_1
 from fastopt.optimizer import Optimizer
 from fastopt.tree import Tree
 
@@ -62,7 +62,7 @@ class Adam(Optimizer):
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
         coefficients = moments(h, t)
         step = h.lr / (1 - power(h.betas[0], t))
-        if self.eps_hat:
+        if h.eps_hat:
             step, coefficients["unbias"] = step / coefficients["unbias"], 1.0
         return {**coefficients, "one": 1.0, "step": step}
 
@@ -87,7 +87,7 @@ class AdamW(Adam):
     __slots__ = ()
 
     weight_decay = Hyperparameter(at_least_0)
-    decoupled_decay = None
+    decoupled_decay = Removed("AdamW's decoupled decay is called weight_decay")
     decay_name = "weight_decay"
 
     def __init__(

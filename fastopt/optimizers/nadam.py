@@ -24,7 +24,7 @@ class NAdam(Optimizer):
     lr : learning rate, >= 0.
     betas : the decays of m and v, each in [0, 1).
     eps : >= 0.
-    momentum_decay : None is the form without a schedule of the momentum,
+    momentum_decay : None is the form without a schedule of the momentum (Ruder, 2016),
             p -= lr (b1 m + (1 - b1) g)/(1 - b1^t) / (sqrt(v/(1 - b2^t)) + eps);
         a number psi >= 0 (0 too) is PyTorch's and the paper's: mu_t = b1 (1 - 0.5 * 0.96^(t psi)), M_t their product,
             p -= lr (mu_{t+1} m/(1 - M_{t+1}) + (1 - mu_t) g/(1 - M_t)) / (sqrt(v/(1 - b2^t)) + eps).
@@ -67,20 +67,20 @@ class NAdam(Optimizer):
     def initial_scalars(self) -> Mapping[str, float]:
         return {} if self.momentum_decay is None else {"mu_product": 1.0}
 
-    def advance(self, h: Any, t: int) -> None:
-        if self.momentum_decay is not None:
-            h.mu_product *= self._mu(h, t)
+    def advance(self, h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
+        return {"mu_product": scalars["mu_product"] * _mu(h, t)}
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        if self.momentum_decay is None:
+        if h.momentum_decay is None:
             beta1 = h.betas[0]
             correction = 1 - power(beta1, t)
             step_m, step_g = h.lr * beta1 / correction, h.lr * (1 - beta1) / correction
         else:
-            ahead = self._mu(h, t + 1)
+            ahead = _mu(h, t + 1)
             step_m = h.lr * ahead / (1 - h.mu_product * ahead)
-            step_g = h.lr * (1 - self._mu(h, t)) / (1 - h.mu_product)
+            step_g = h.lr * (1 - _mu(h, t)) / (1 - h.mu_product)
         return {**moments(h, t), "step_m": step_m, "step_g": step_g}
 
-    def _mu(self, h: Any, t: int) -> float:
-        return float(h.betas[0]) * (1 - 0.5 * math.exp(t * self.momentum_decay * math.log(0.96)))
+
+def _mu(h: Any, t: int) -> float:
+    return float(h.betas[0]) * (1 - 0.5 * math.exp(t * h.momentum_decay * math.log(0.96)))

@@ -22,7 +22,7 @@ class RMSprop(WithMomentum):
     eps : >= 0; outside the root.
     eps_inside_sqrt : sqrt(v + eps) instead, as TensorFlow and Keras have it.
     centered : divide by the standard deviation: v - m^2 for v, with m = rho m + (1 - rho) g. Where rounding makes
-        the variance negative it is 0 (PyTorch and Keras give NaN).
+        the variance negative it is 0 (PyTorch gives NaN).
     momentum : mu, in [0, 1): b = mu b + g / (...);  p -= lr b, as PyTorch (Keras takes lr into b). Whether there
         is any is fixed at construction.
 

@@ -19,7 +19,7 @@ class SGD(WithMomentum):
 
     lr : learning rate, >= 0.
     momentum : mu, in [0, 1). Whether there is any is fixed at construction.
-    dampening : tau, in [0, 1]; "accumulate" only.
+    dampening : tau, in [0, 1]; "accumulate" only, and without effect where momentum is 0.
     nesterov : p -= lr (g + mu b), as PyTorch and Keras reformulate it; "accumulate" only, without dampening.
     momentum_form : these follow different paths once lr changes.
         "accumulate" (PyTorch)        b = mu b + (1 - tau) g, at the first step b = g;  p -= lr b
@@ -71,7 +71,8 @@ class SGD(WithMomentum):
             return {"mu": h.momentum, "gain": h.lr, "step": 1.0}
         if self.momentum_form == "ema":
             return {"mu": h.momentum, "gain": 1 - h.momentum, "step": h.lr}
-        return {"mu": h.momentum, "gain": 1.0 if t == 1 else 1 - h.dampening, "step": h.lr}
+        undamped = t == 1 or h.momentum == 0
+        return {"mu": h.momentum, "gain": 1.0 if undamped else 1 - h.dampening, "step": h.lr}
 
     def _check_groups(self, groups: list[Group]) -> None:
         super()._check_groups(groups)

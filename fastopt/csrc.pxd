@@ -1,0 +1,70 @@
+# What csrc/fastopt.h declares, for Cython.
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from "fastopt.h" nogil:
+    enum:
+        FO_CHUNK, FO_LANES, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
+        FO_F32, FO_F64
+        FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE
+        fo_r_sum_squares, fo_r_sum_abs, fo_r_max_abs
+
+    ctypedef struct fo_kernel_info:
+        const char* name
+        char kind
+        int buffers
+        int coefs
+        const char** buffer
+        const char** coef
+    const fo_kernel_info* fo_registry
+
+    void fo_run(int id, int dtype, Py_ssize_t n, void** buf, const double* coef, int flush)
+    int fo_isa_count()
+    const char* fo_isa_name(int isa)
+    int fo_isa_available(int isa)
+    int fo_isa_active()
+    void fo_isa_use(int isa)
+    double fo_power(double base, int64_t n)
+    uint64_t fo_flush(int on)
+    void fo_restore(uint64_t control)
+    uint64_t fo_control()
+
+    ctypedef struct fo_view:
+        char* data
+        char* checked
+        const Py_ssize_t* shape
+        const Py_ssize_t* strides
+        Py_ssize_t size
+        int ndim
+        int fortran
+        int dense
+        int dtype
+    double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
+    void fo_rewrite(const fo_view* views, Py_ssize_t count, double factor, double bound, int flush)
+
+    ctypedef struct fo_call:
+        int kernel
+        int* slot
+        double* coef
+    ctypedef struct fo_program:
+        int calls
+        int edits
+        int rule
+        fo_call* call
+    int fo_slot(int kernel, int buffer)
+    ctypedef struct fo_tensor:
+        char** slot
+        int program
+    ctypedef struct fo_plan:
+        fo_tensor* tensors
+        fo_view* grads
+        Py_ssize_t count
+        fo_program* programs
+        double max_norm
+        double sign
+        int flush
+        int measure
+        double norm
+    int fo_claim(fo_plan* plan)
+    void fo_yield(fo_plan* plan)
+    int fo_step(fo_plan* plan)
