@@ -24,13 +24,14 @@ if sys.platform == "win32":
 flags = EXACT + (WARNINGS if os.environ.get("FASTOPT_WERROR") == "1" else [])
 core = Extension(
     "fastopt._core",
-    sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c"],
+    sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c"],
     include_dirs=["csrc", numpy.get_include()],
     depends=[f"csrc/{name}" for name in os.listdir("csrc") if name.endswith(".h")],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("FO_FLAGS", '"' + " ".join(EXACT) + '"'),
     ],
-    extra_compile_args=flags,
+    extra_compile_args=[*flags, "-pthread"],
+    extra_link_args=["-pthread"],
 )
 setup(ext_modules=cythonize([core]))

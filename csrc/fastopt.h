@@ -16,8 +16,9 @@
 #endif
 
 /* A chunk is what one stage hands to the next in L1, and the block of the reductions, where it is
- * part of the promise of equal bits: changing it changes norms. */
-enum { FO_CHUNK = 1024, FO_LANES = 16 };
+ * part of the promise of equal bits: changing it changes norms. FO_PER_THREAD is measured: see
+ * docs/decisions/pool.md. */
+enum { FO_CHUNK = 1024, FO_LANES = 16, FO_PER_THREAD = 16384 };
 enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 12, FO_MAX_CALLS = 8 };
 
 #define FO_KERNEL_ID(name) fo_k_##name,
@@ -76,7 +77,7 @@ void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bou
  * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient, and
  * `rule` is the index of the rule's call. */
 typedef struct {
-    int kernel;
+    int kernel, buffers;
     int slot[FO_MAX_BUFFERS];
     double coef[FO_MAX_COEFS];
 } fo_call;
@@ -91,6 +92,8 @@ int fo_slot(int kernel, int buffer);
 /* A parameter with its state, contiguous and aligned; its gradient is views[same index]. */
 typedef struct {
     char *slot[FO_SLOT_STATE + FO_MAX_BUFFERS];
+    ptrdiff_t first_block;   /* of its blocks in parts */
+    ptrdiff_t position;      /* step.c's: where it begins when all tensors lie end to end */
     int program;
 } fo_tensor;
 
@@ -99,6 +102,11 @@ typedef struct {
     fo_view *grads;
     ptrdiff_t count;
     fo_program *programs;
+    double *parts;       /* one for every block of every tensor */
+    ptrdiff_t elements;  /* of all tensors */
+    ptrdiff_t per_thread; /* fewer elements are not worth a thread */
+    ptrdiff_t chunk;     /* at most FO_CHUNK; changes no bit */
+    int threads;         /* at most */
     double max_norm;     /* infinite: do not clip */
     double sign;         /* -1 to maximize */
     int flush;
@@ -114,5 +122,12 @@ void fo_yield(fo_plan *plan);
 /* One step over all tensors whose grads[i].data is not NULL. Returns 1 when it was applied, 0 when it
  * was refused with nothing written. */
 int fo_step(fo_plan *plan);
+
+/* The control words of up to `threads` threads of the pool, the caller's first; returns how many. */
+int fo_controls(uint64_t *words, int threads);
+
+/* Threads that the pool has started, and whether this build can have any. */
+int fo_threads_started(void);
+int fo_threads_available(void);
 
 #endif

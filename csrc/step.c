@@ -1,9 +1,11 @@
 /* Walks a plan: the norm over all gradients, then every tensor, chunk by chunk, through its program. */
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "fpu.h"
 #include "kernels.h"
+#include "pool.h"
 
 static const ptrdiff_t item_size[FO_DTYPE_COUNT] = {[FO_F32] = 4, [FO_F64] = 8};
 
@@ -61,30 +63,33 @@ static void store(const fo_functions *f, const fo_view *view, ptrdiff_t start, p
     FOR_EACH_ROW(view, start, n, f->scatter(count, in + done * size, row, stride));
 }
 
+/* One block's part of a reduction. */
+static double reduce_block(const fo_view *view, ptrdiff_t start, int kind, double unit, char *scratch)
+{
+    const fo_functions *f = fo_functions_for(view->dtype);
+    const ptrdiff_t left = view->size - start, n = left < FO_CHUNK ? left : FO_CHUNK;
+    if (view->dense)
+        return f->reduce[kind](n, view->data + start * item_size[view->dtype], unit);
+    load(f, view, start, n, 1, scratch);
+    return f->reduce[kind](n, scratch, unit);
+}
+
+static double combine(double total, double part, int kind)
+{
+    if (kind != fo_r_max_abs)
+        return total + part;
+    return part > total || part != part ? part : total;
+}
+
 /* The reduction `kind` over all elements, blocks combined in index order. */
 static double reduce(const fo_view *views, ptrdiff_t count, int kind, double unit)
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     double total = 0;
-    for (ptrdiff_t t = 0; t < count; t++) {
-        const fo_view *view = &views[t];
-        if (!view->data)
-            continue;
-        const fo_functions *f = fo_functions_for(view->dtype);
-        for (ptrdiff_t start = 0; start < view->size; start += FO_CHUNK) {
-            const ptrdiff_t left = view->size - start, n = left < FO_CHUNK ? left : FO_CHUNK;
-            const char *block = view->data + start * item_size[view->dtype];
-            if (!view->dense) {
-                load(f, view, start, n, 1, scratch);
-                block = scratch;
-            }
-            const double part = f->reduce[kind](n, block, unit);
-            if (kind != fo_r_max_abs)
-                total += part;
-            else if (part > total || part != part)
-                total = part;
-        }
-    }
+    for (ptrdiff_t t = 0; t < count; t++)
+        if (views[t].data)
+            for (ptrdiff_t start = 0; start < views[t].size; start += FO_CHUNK)
+                total = combine(total, reduce_block(&views[t], start, kind, unit, scratch), kind);
     return total;
 }
 
@@ -105,17 +110,17 @@ static double unit_for(double x)
 }
 
 /* Squares of float64 can leave the range of double in both directions: then the sum is taken once
- * more in units of max|g|. */
-static double norm_of(const fo_view *views, ptrdiff_t count, int kind, int *finite)
+ * more in units of max|g|. `first` is the plain sum, where there is one already, or NULL. */
+static double norm_of(const fo_view *views, ptrdiff_t count, int kind, const double *first, int *finite)
 {
     const double smallest_safe = 0x1p-900;
-    double total = reduce(views, count, kind, 1.0), unit = 1.0;
+    double total = first ? *first : reduce(views, count, kind, 1.0), unit = 1.0;
     *finite = 1;
     if (!isfinite(total) || (kind == fo_r_sum_squares && total < smallest_safe)) {
         const double largest = reduce(views, count, fo_r_max_abs, 1.0);
         *finite = isfinite(largest);
         if (!*finite || largest == 0)
-            return kind == fo_r_max_abs || !*finite ? largest : 0;
+            return largest;
         unit = unit_for(largest);
         total = reduce(views, count, kind, unit);
     }
@@ -125,7 +130,7 @@ static double norm_of(const fo_view *views, ptrdiff_t count, int kind, int *fini
 double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *finite)
 {
     const uint64_t control = fpu_begin(flush);
-    const double norm = norm_of(views, count, kind, finite);
+    const double norm = norm_of(views, count, kind, NULL, finite);
     fpu_end(control);
     return norm;
 }
@@ -150,22 +155,23 @@ void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bou
     fpu_end(control);
 }
 
-/* A gradient that no stage changes is read where it lies: the rule's own first operation on it is
+/* One tensor's elements from begin, a chunk boundary, to end. A gradient that no stage changes is read where it lies: the rule's own first operation on it is
  * arithmetic, so it has the bits of 1 * g. */
-static void walk(const fo_program *program, const fo_tensor *tensor, const fo_view *grad, double scale)
+static void walk(const fo_program *program, const fo_tensor *tensor, const fo_view *grad, double scale,
+                 ptrdiff_t begin, ptrdiff_t end, ptrdiff_t chunk)
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     const fo_functions *f = fo_functions_for(grad->dtype);
     const ptrdiff_t size = item_size[grad->dtype];
     const int direct = grad->dense && scale == 1.0 && !program->edits;
-    for (ptrdiff_t start = 0; start < grad->size; start += FO_CHUNK) {
-        const ptrdiff_t left = grad->size - start, n = left < FO_CHUNK ? left : FO_CHUNK;
+    for (ptrdiff_t start = begin; start < end; start += chunk) {
+        const ptrdiff_t left = end - start, n = left < chunk ? left : chunk;
         if (!direct)
             load(f, grad, start, n, scale, scratch);
         for (int c = 0; c < program->calls; c++) {
             const fo_call *call = &program->call[c];
             void *buf[FO_MAX_BUFFERS];
-            for (int b = 0; b < fo_registry[call->kernel].buffers; b++) {
+            for (int b = 0; b < call->buffers; b++) {
                 const int slot = call->slot[b];
                 buf[b] = slot != FO_SLOT_G ? tensor->slot[slot] + start * size
                        : direct ? grad->data + start * size : scratch;
@@ -175,31 +181,171 @@ static void walk(const fo_program *program, const fo_tensor *tensor, const fo_vi
     }
 }
 
-static int step(fo_plan *plan)
+/* A step on several threads. All tensors lie end to end, each as long as its elements and some more for the
+ * cost of beginning it, cut into pieces at chunk boundaries. A worker owns a run of pieces, the same at every
+ * step, so that memory stays with the core that touched it first; when its own are done it takes others'. */
+enum { PIECES = 8, TENSOR_COST = 256, MAX_WORKERS = 256 };
+
+typedef struct {
+    fo_plan *plan;
+    int workers, measuring;
+    double scale;
+    ptrdiff_t length;
+    atomic_int next[MAX_WORKERS];
+} work;
+
+static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size + TENSOR_COST : 0; }
+
+static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff_t end, const work *w)
 {
-    double scale = plan->sign;
-    if (plan->measure) {
-        int finite;
-        plan->norm = norm_of(plan->grads, plan->count, fo_r_sum_squares, &finite);
-        const int clipping = isfinite(plan->max_norm);
-        if (!finite || (clipping && !isfinite(plan->norm)))
-            return 0;
-        if (clipping && plan->norm > plan->max_norm)
-            scale *= plan->max_norm / plan->norm;
+    _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
+    const fo_tensor *tensor = &plan->tensors[t];
+    const fo_view *grad = &plan->grads[t];
+    if (!w->measuring) {
+        walk(&plan->programs[tensor->program], tensor, grad, w->scale, begin, end, plan->chunk);
+        return;
     }
+    for (ptrdiff_t start = begin; start < end; start += FO_CHUNK)
+        plan->parts[tensor->first_block + start / FO_CHUNK] =
+            reduce_block(grad, start, fo_r_sum_squares, 1.0, scratch);
+}
+
+/* Where a position in the row of tensors falls within one: at its end, or at a chunk boundary before. */
+static ptrdiff_t offset_in(const fo_view *grad, ptrdiff_t position)
+{
+    if (position <= 0)
+        return 0;
+    return position >= grad->size ? grad->size : position - position % FO_CHUNK;
+}
+
+static void run_piece(const work *w, int piece)
+{
+    const fo_plan *plan = w->plan;
+    const int pieces = w->workers * PIECES;
+    const ptrdiff_t begin = (ptrdiff_t)((double)w->length / pieces * piece);
+    const ptrdiff_t end = piece + 1 == pieces ? w->length : (ptrdiff_t)((double)w->length / pieces * (piece + 1));
+    ptrdiff_t low = 0, high = plan->count - 1;
+    while (low < high) {
+        const ptrdiff_t middle = (low + high + 1) / 2;
+        if (plan->tensors[middle].position <= begin)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    for (ptrdiff_t t = low; t < plan->count && plan->tensors[t].position < end; t++) {
+        const fo_view *grad = &plan->grads[t];
+        if (grad->data)
+            run_range(plan, t, offset_in(grad, begin - plan->tensors[t].position),
+                      offset_in(grad, end - plan->tensors[t].position), w);
+    }
+}
+
+static void job(void *context, int worker)
+{
+    work *w = context;
+    const uint64_t control = fpu_begin(w->plan->flush);
+    for (int k = 0; k < w->workers; k++) {
+        const int owner = (worker + k) % w->workers;
+        for (int i; (i = atomic_fetch_add(&w->next[owner], 1)) < PIECES;)
+            run_piece(w, owner * PIECES + i);
+    }
+    fpu_end(control);
+}
+
+static void run_all(work *w)
+{
+    for (int k = 0; k < w->workers; k++)
+        atomic_store(&w->next[k], 0);
+    pool_run(w->workers, job, w);
+}
+
+/* Takes as many threads as the elements are worth: below per_thread each, waking one costs more than it saves. */
+static int take_threads(fo_plan *plan, work *w)
+{
+    if (plan->threads <= 1 || plan->elements < 2 * plan->per_thread)
+        return 1;
+    w->length = 0;
+    for (ptrdiff_t t = 0; t < plan->count; t++) {
+        plan->tensors[t].position = w->length;
+        w->length += span_of(&plan->grads[t]);
+    }
+    const ptrdiff_t worth = w->length / plan->per_thread;
+    return worth < 2 ? 1 : pool_claim(worth < plan->threads ? (int)worth : plan->threads);
+}
+
+static double sum_of_parts(const fo_plan *plan)
+{
+    double total = 0;
     for (ptrdiff_t t = 0; t < plan->count; t++)
         if (plan->grads[t].data)
-            walk(&plan->programs[plan->tensors[t].program], &plan->tensors[t], &plan->grads[t], scale);
+            for (ptrdiff_t k = 0; k * FO_CHUNK < plan->grads[t].size; k++)
+                total += plan->parts[plan->tensors[t].first_block + k];
+    return total;
+}
+
+/* Measures the norm and sets the factor that clips it; 0 where the step is to be refused. */
+static int measure(fo_plan *plan, work *w)
+{
+    int finite;
+    double total;
+    w->measuring = 1;
+    if (w->workers > 1) {
+        run_all(w);
+        total = sum_of_parts(plan);
+    }
+    plan->norm = norm_of(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL, &finite);
+    const int clipping = isfinite(plan->max_norm);
+    if (!finite || (clipping && !isfinite(plan->norm)))
+        return 0;
+    if (clipping && plan->norm > plan->max_norm)
+        w->scale = plan->sign * (plan->max_norm / plan->norm);
     return 1;
+}
+
+static int step(fo_plan *plan, work *w)
+{
+    w->scale = plan->sign;
+    if (plan->measure && !measure(plan, w))
+        return 0;
+    w->measuring = 0;
+    if (w->workers > 1)
+        run_all(w);
+    else
+        for (ptrdiff_t t = 0; t < plan->count; t++)
+            if (plan->grads[t].data)
+                run_range(plan, t, 0, plan->grads[t].size, w);
+    return 1;
+}
+
+int fo_step(fo_plan *plan)
+{
+    work w;
+    w.plan = plan;
+    w.workers = take_threads(plan, &w);
+    const uint64_t control = fpu_begin(plan->flush);
+    const int applied = step(plan, &w);
+    fpu_end(control);
+    if (w.workers > 1)
+        pool_yield();
+    return applied;
 }
 
 int fo_claim(fo_plan *plan) { return !__atomic_exchange_n(&plan->claimed, 1, __ATOMIC_ACQUIRE); }
 void fo_yield(fo_plan *plan) { __atomic_store_n(&plan->claimed, 0, __ATOMIC_RELEASE); }
 
-int fo_step(fo_plan *plan)
+static void note_control(void *context, int worker) { ((uint64_t *)context)[worker] = fpu_get(); }
+
+int fo_controls(uint64_t *words, int threads)
 {
-    const uint64_t control = fpu_begin(plan->flush);
-    const int applied = step(plan);
-    fpu_end(control);
-    return applied;
+    const int workers = pool_claim(threads);
+    if (workers > 1) {
+        pool_run(workers, note_control, words);
+        pool_yield();
+    } else {
+        note_control(words, 0);
+    }
+    return workers;
 }
+
+int fo_threads_started(void) { return pool_size(); }
+int fo_threads_available(void) { return pool_available(); }

@@ -10,7 +10,7 @@ from fastopt._core import subnormals
 from fastopt.clipping import clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
-from fastopt.runtime import Info, choose_isa, info, set_num_threads
+from fastopt.runtime import Info, choose, info, set_num_threads
 from fastopt.selftest import selftest
 
 __version__ = "0.1.0"
@@ -35,5 +35,5 @@ __all__ = [
     "subnormals",
 ]
 
-choose_isa()
-del choose_isa
+choose()
+del choose

@@ -10,7 +10,7 @@ fastopt/numpy_backend.py puts NumPy in place of that call and shares everything 
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
 cimport numpy as cnp
@@ -85,12 +85,40 @@ def build():
     return {"compiler": FO_COMPILER.decode(), "flags": FO_FLAGS.decode()}
 
 
+cdef int _default_threads = 1
+
+
+def set_default_threads(int n):
+    global _default_threads
+    _default_threads = n
+
+
+def default_threads():
+    return _default_threads
+
+
+def threads_started():
+    """Threads that the pool has made in this process so far."""
+    return fo_threads_started()
+
+
+def threads_available():
+    """Whether this build has threads at all."""
+    return fo_threads_available() != 0
+
+
 def power(double base, int64_t n):
     return fo_power(base, n)
 
 
 def control_word():
     return fo_control()
+
+
+def control_words(int threads):
+    """The floating-point control words of the pool's threads, this one's first."""
+    cdef uint64_t words[256]
+    return tuple([words[i] for i in range(fo_controls(words, min(threads, 255)))])
 
 
 cdef class subnormals:
@@ -263,6 +291,7 @@ cdef class Plan:
     """
     cdef fo_plan plan
     cdef Py_ssize_t program_count
+    cdef int threads
     cdef int rule_id
     cdef tuple rule_coefs
     cdef range_t* ranges
@@ -276,7 +305,7 @@ cdef class Plan:
     def __cinit__(
         self, str rule, object template, tuple names, tuple params, tuple states, tuple averages, bint flush
     ):
-        cdef Py_ssize_t i, k
+        cdef Py_ssize_t i, k, blocks = 0
         self.rule, self.template, self.flush = rule, template, flush
         self.names, self.params, self.states, self.averages = names, params, states, averages
         self.rule_id, _, _, self.rule_coefs = _kernels[rule]
@@ -284,16 +313,23 @@ cdef class Plan:
         self.plan.flush = flush
         self.plan.count = len(params)
         self.plan.max_norm, self.plan.sign = INFINITY, 1
+        self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
         self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
         self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
         if not self.plan.tensors or not self.plan.grads:
             raise MemoryError
         for i in range(self.plan.count):
+            self.plan.tensors[i].first_block = blocks
+            blocks += (params[i].size + FO_CHUNK - 1) // FO_CHUNK
+            self.plan.elements += params[i].size
             self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
             if averages[i] is not None:
                 self.plan.tensors[i].slot[FO_SLOT_AVERAGE] = <char*>cnp.PyArray_DATA(averages[i])
             for k in range(len(states[i])):
                 self.plan.tensors[i].slot[FO_SLOT_STATE + k] = <char*>cnp.PyArray_DATA(states[i][k])
+        self.plan.parts = <double*>calloc(max(1, blocks), sizeof(double))
+        if not self.plan.parts:
+            raise MemoryError
         self._protect()
 
     cdef _protect(self):
@@ -313,11 +349,18 @@ cdef class Plan:
         free(self.plan.tensors)
         free(self.plan.grads)
         free(self.plan.programs)
+        free(self.plan.parts)
         free(self.ranges)
 
-    def configure(self, double max_norm, double sign, bint measure):
-        """Clip by norm above max_norm (infinite: do not), multiply gradients by the sign, measure their norm."""
+    def configure(self, double max_norm, double sign, bint measure, int threads):
+        """Clip by norm above max_norm (infinite: do not), multiply gradients by the sign, measure their norm;
+        on at most this many threads, 0 for as many as set_default_threads says."""
         self.plan.max_norm, self.plan.sign, self.plan.measure = max_norm, sign, measure
+        self.threads = threads
+
+    def split(self, Py_ssize_t per_thread, Py_ssize_t chunk):
+        """How work is cut, for tests: elements that are worth a thread, and of a chunk. Neither changes a bit."""
+        self.plan.per_thread, self.plan.chunk = max(1, per_thread), min(max(1, chunk), FO_CHUNK)
 
     def set_programs(self, list programs):
         """Each program is a list of (kernel name, coefficients by name), in the order of the pipeline."""
@@ -339,7 +382,7 @@ cdef class Plan:
         for name, values in calls:
             kernel, kind, buffers, coefs = _kernels[name]
             call = &program.call[program.calls]
-            call.kernel = kernel
+            call.kernel, call.buffers = kernel, len(buffers)
             for i in range(len(buffers)):
                 call.slot[i] = fo_slot(kernel, i)
             if kernel == self.rule_id:
@@ -455,6 +498,7 @@ cdef class Plan:
         clipping.
         """
         cdef int applied
+        self.plan.threads = self.threads if self.threads else _default_threads
         with nogil:
             applied = fo_step(&self.plan)
         return applied == 1

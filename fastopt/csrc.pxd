@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "fastopt.h" nogil:
     enum:
-        FO_CHUNK, FO_LANES, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
+        FO_CHUNK, FO_LANES, FO_PER_THREAD, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
         FO_F32, FO_F64
         FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE
         fo_r_sum_squares, fo_r_sum_abs, fo_r_max_abs
@@ -44,6 +44,7 @@ cdef extern from "fastopt.h" nogil:
 
     ctypedef struct fo_call:
         int kernel
+        int buffers
         int* slot
         double* coef
     ctypedef struct fo_program:
@@ -54,12 +55,18 @@ cdef extern from "fastopt.h" nogil:
     int fo_slot(int kernel, int buffer)
     ctypedef struct fo_tensor:
         char** slot
+        Py_ssize_t first_block
         int program
     ctypedef struct fo_plan:
         fo_tensor* tensors
         fo_view* grads
         Py_ssize_t count
         fo_program* programs
+        double* parts
+        Py_ssize_t elements
+        Py_ssize_t per_thread
+        Py_ssize_t chunk
+        int threads
         double max_norm
         double sign
         int flush
@@ -68,3 +75,6 @@ cdef extern from "fastopt.h" nogil:
     int fo_claim(fo_plan* plan)
     void fo_yield(fo_plan* plan)
     int fo_step(fo_plan* plan)
+    int fo_threads_started()
+    int fo_threads_available()
+    int fo_controls(uint64_t* words, int threads)

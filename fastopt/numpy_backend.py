@@ -17,7 +17,7 @@ from fastopt import _core, reference
 class ReferencePlan(_core.Plan):
     """A :class:`_core.Plan` whose steps are NumPy."""
 
-    def configure(self, max_norm: float, sign: float, measure: bool) -> None:
+    def configure(self, max_norm: float, sign: float, measure: bool, threads: int) -> None:
         self._max_norm, self._sign, self._measure = max_norm, sign, measure
 
     def set_programs(self, programs: list[_core.Program]) -> None:

@@ -77,7 +77,7 @@ class Optimizer:
     maximize : ascend instead of descend (the penalties still pull to zero). Default False.
     average : decay of a running average of the parameters, kept in `averages`, in [0, 1). Default None.
     flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
-    threads : at most this many threads, None for as many as fit; this version runs on the calling thread alone.
+    threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
 
     Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, average.
@@ -331,6 +331,7 @@ class Optimizer:
             math.inf if clip is None else clip,
             -1.0 if self._maximize else 1.0,
             clip is not None or self._on_nonfinite is not None,
+            self._threads or 0,
         )
         self._plan.set_programs(programs)
         self._stale = any(
@@ -464,6 +465,7 @@ class Optimizer:
     @threads.setter
     def threads(self, value: int | None) -> None:
         self._threads = None if value is None else runtime.thread_count("threads", value)
+        self._stale = True
 
     def _set_option(self, name: str, value: Any) -> None:
         self._check_value(name, value)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numbers
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastopt import _core
 
-_requested_threads: int | None = None
+_threads_why = ""
 
 
 class Info(NamedTuple):
@@ -41,7 +43,6 @@ def info() -> Info:
 
     build = _core.build()
     forced = os.environ.get("FASTOPT_ISA")
-    asked = "" if _requested_threads is None else f"; set_num_threads({_requested_threads}) is noted for then"
     return Info(
         version=__version__,
         compiler=build["compiler"],
@@ -49,28 +50,99 @@ def info() -> Info:
         isa=_core.active_isa(),
         isa_available=_core.isas(),
         isa_why=f"FASTOPT_ISA={forced}" if forced else "the widest",
-        threads=1,
-        threads_why="this version has no thread pool yet" + asked,
+        threads=_core.default_threads(),
+        threads_why=_threads_why,
     )
 
 
 def set_num_threads(n: int) -> None:
-    """At most n threads for every optimizer that was not given `threads=`.
+    """At most n threads, the calling one included, for every optimizer that was not given `threads=`.
 
-    Accepted and checked now; this version runs every step on the calling thread.
+    More than there are CPUs are honoured, and help nobody. Small steps run on the calling thread whatever n is.
     """
-    global _requested_threads
-    _requested_threads = thread_count("n", n)
+    _use_threads(thread_count("n", n), f"set_num_threads({n})")
 
 
 def thread_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}: expected a whole number of threads")
-    if value < 1:
-        raise ValueError(f"{name} is {value!r}: expected 1 or more threads")
+    if not 1 <= int(value) <= 255:
+        raise ValueError(f"{name} is {value!r}: expected 1 to 255 threads")
     return int(value)
 
 
-def choose_isa() -> None:
-    """The widest instruction set that this CPU has, or the one in FASTOPT_ISA."""
+def choose() -> None:
+    """The instruction set and the number of threads, by the environment or by what is here."""
     _core.use_isa(os.environ.get("FASTOPT_ISA") or _core.isas()[-1])
+    asked = os.environ.get("FASTOPT_NUM_THREADS")
+    if not asked:
+        _use_threads(*default_threads())
+        return
+    try:
+        n = thread_count("FASTOPT_NUM_THREADS", int(asked))
+    except ValueError:
+        raise ValueError(f"FASTOPT_NUM_THREADS is {asked!r}: expected 1 to 255 threads") from None
+    _use_threads(n, f"FASTOPT_NUM_THREADS={asked}")
+
+
+def _use_threads(n: int, why: str) -> None:
+    global _threads_why
+    if not _core.threads_available():
+        n, why = 1, "this build has no threads"
+    _core.set_default_threads(n)
+    _threads_why = why
+
+
+def default_threads(root: Path = Path("/")) -> tuple[int, str]:
+    """The number of CPUs that this process may use: those of its affinity, or fewer where a cgroup limits it."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus, why = len(os.sched_getaffinity(0)), "the CPUs of this process's affinity"
+    else:
+        cpus, why = os.cpu_count() or 1, "the CPUs of this machine"
+    quota = cgroup_quota(root)
+    if quota is not None and quota < cpus:
+        cpus, why = max(1, int(quota)), f"a cgroup limits this process to {quota:g} CPUs"
+    return min(cpus, 255), why
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """The tightest CPU limit of this process's cgroup and those around it, in CPUs; versions 1 and 2."""
+    limits = [limit for folder in _cgroup_folders(root) if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """Where limits may stand: the process's own cgroup, those above it, and what a container sees as its root."""
+    mount = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            base = mount
+        elif "cpu" in controllers.split(","):
+            base = mount / controllers if (mount / controllers).is_dir() else mount / "cpu"
+        else:
+            continue
+        own = base / path.lstrip("/")
+        yield from (folder for folder in (own, *own.parents) if folder == base or base in folder.parents)
+    yield from (mount, mount / "cpu", mount / "cpu,cpuacct")
+
+
+def _limit(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    try:
+        cpus = float(quota) / float(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return cpus if cpus > 0 else None

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import math
+from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from fastopt._core import power
@@ -60,20 +60,15 @@ class Adam(Optimizer):
         return ("AMSGrad" if self.amsgrad else "Adam") + (", eps-hat" if self.eps_hat else "")
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        coefficients = moments(h, t)
-        step = h.lr / (1 - power(h.betas[0], t))
+        beta1, beta2 = h.betas
+        step = h.lr / (1 - power(beta1, t))
+        unbias = 1 / sqrt(1 - power(beta2, t))
         if h.eps_hat:
-            step, coefficients["unbias"] = step / coefficients["unbias"], 1.0
-        return {**coefficients, "one": 1.0, "step": step}
-
-
-def moments(h: Any, t: int) -> dict[str, float]:
-    """The coefficients of m, of v, and of the root of v corrected for its start at 0."""
-    beta1, beta2 = h.betas
-    unbias = 1 / math.sqrt(1 - power(beta2, t))
-    return {
-        "beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2, "unbias": unbias, "eps": h.eps,
-    }  # fmt: skip
+            step, unbias = step / unbias, 1.0
+        return {
+            "beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2,
+            "one": 1.0, "unbias": unbias, "eps": h.eps, "step": step,
+        }  # fmt: skip
 
 
 class AdamW(Adam):

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Any
 
 from fastopt._core import power
 from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, from_0_below_1, number
 from fastopt.optimizer import Optimizer
-from fastopt.optimizers.adam import moments
 from fastopt.tree import Tree
 
 if TYPE_CHECKING:
@@ -71,16 +70,19 @@ class NAdam(Optimizer):
         return {"mu_product": scalars["mu_product"] * _mu(h, t)}
 
     def coefficients(self, h: Any, t: int) -> dict[str, float]:
+        beta1, beta2 = h.betas
         if h.momentum_decay is None:
-            beta1 = h.betas[0]
             correction = 1 - power(beta1, t)
             step_m, step_g = h.lr * beta1 / correction, h.lr * (1 - beta1) / correction
         else:
             ahead = _mu(h, t + 1)
             step_m = h.lr * ahead / (1 - h.mu_product * ahead)
             step_g = h.lr * (1 - _mu(h, t)) / (1 - h.mu_product)
-        return {**moments(h, t), "step_m": step_m, "step_g": step_g}
+        return {
+            "beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2,
+            "unbias": 1 / sqrt(1 - power(beta2, t)), "eps": h.eps, "step_m": step_m, "step_g": step_g,
+        }  # fmt: skip
 
 
 def _mu(h: Any, t: int) -> float:
-    return float(h.betas[0]) * (1 - 0.5 * math.exp(t * h.momentum_decay * math.log(0.96)))
+    return float(h.betas[0]) * (1 - 0.5 * exp(t * h.momentum_decay * log(0.96)))
