@@ -1,8 +1,4 @@
 """Benchmarks: see bench/README.md."""
 
-from __future__ import annotations
-
-import pytest
-
-ROWS: pytest.StashKey[dict[str, dict[str, tuple[float, float]]]] = pytest.StashKey()
-"""Of this run: group -> implementation -> (ns/element, GB/s)."""
+ROWS: dict[str, dict[str, tuple[float, float]]] = {}
+"""Of this run: group -> implementation -> (ns/element, GB/s), for the table at its end."""

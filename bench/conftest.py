@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from bench import ROWS
 
+OTHERS = {"threads": "kernel, threads", "tuned": "tuned NumPy", "numpy": "reference"}
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    rows = config.stash.get(ROWS, {})
-    if not rows:
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not ROWS:
         return
-    write = terminalreporter.write_line
-    write("")
-    write(f"{'case, dtype, size':<44} {'kernel':>10} {'':>8} {'NumPy tuned':>20} {'reference':>20}")
-    write(f"{'':<44} {'ns/element':>10} {'GB/s':>8} {'ns/element':>12} {'ratio':>7} {'ns/element':>12} {'ratio':>7}")
-    for group, found in rows.items():
-        kernel = found.get("c")
-        line = f"{group:<44} " + (f"{kernel[0]:>10.3f} {kernel[1]:>8.1f}" if kernel else " " * 19)
-        for name in ("tuned", "numpy"):
-            if name not in found:
-                line += " " * 21
-                continue
-            ns = found[name][0]
-            line += f" {ns:>12.3f} " + (f"{ns / kernel[0]:>7.1f}" if kernel else " " * 7)
-        write(line.rstrip())
+    width = max(map(len, ROWS))
+    lines = [
+        f"{'':<{width}} {'kernel':>10} {'':>8}" + "".join(f"{title:>20}" for title in OTHERS.values()),
+        f"{'':<{width}} {'ns/element':>10} {'GB/s':>8}" + f"{'ns/element':>13}{'ratio':>7}" * len(OTHERS),
+    ]
+    for group, found in ROWS.items():
+        line = f"{group:<{width}} " + ("{:>10.3f} {:>8.1f}".format(*found["c"]) if "c" in found else f"{'':>19}")
+        for name in OTHERS:
+            line += f"{found[name][0]:>13.3f}" if name in found else f"{'':>13}"
+            line += f"{found[name][0] / found['c'][0]:>7.2f}" if name in found and "c" in found else f"{'':>7}"
+        lines.append(line.rstrip())
+    for line in ["", *lines]:
+        terminalreporter.write_line(line)

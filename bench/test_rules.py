@@ -1,13 +1,15 @@
 """Every optimizer and stage in tests/cases.py: the kernel, a tuned NumPy version and the reference.
 
-Disabled, as in CI, each runs a step on small arrays and its bits are compared. Enabled, a step is timed:
+Disabled, as in CI, each takes a step on small arrays and its bits are compared. Enabled, a step is timed:
 
     ns/element   median time of a step over the number of elements
-    GB/s         bytes that a step in a single pass has to move, over the median time: the parameter and each
-                 state buffer read and written, the gradient read (twice where its norm is measured), the
-                 average read and written. A version of many passes moves more than it is credited with.
+    GB/s         bytes that a single pass has to move, over the median time: the parameter, each state buffer
+                 and the average read and written, the gradient read, twice where its norm is measured. A
+                 version of many passes moves more than it is credited with.
 
-Machines are noisy: compare numbers of one run only, as ratios. No time is asserted.
+"c" is the kernel on the calling thread, "threads" on as many as fastopt.info() says, "tuned" bench/tuned.py and
+"numpy" the reference behind backend="numpy". Machines are noisy: compare numbers of one run only, as ratios.
+No time is asserted.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,67 +25,78 @@ import pytest
 import fastopt
 from bench import ROWS
 from bench.tuned import Tuned
-from fastopt import _core
+from fastopt import _core, reference
 from fastopt.selftest import same_bits
 from fastopt.tree import Array
 from tests.cases import DTYPES, RULES, STAGES, Case, ordinary
 
-PLAIN = [case for case in RULES if case.plain]
-FORMS = [case for case in RULES if not case.plain]
-
 SMALL = ["1e3", "1e4"]
 LARGE = ["1e5", "1e6", "1e7"]
 
-# Of a form only its coefficients differ from its rule's plain row.
+# Of a form only its coefficients differ from its rule's plain row: it needs no NumPy of its own.
+CASES = {
+    "test_plain": [case for case in RULES if case.plain],
+    "test_form": [case for case in RULES if not case.plain],
+    "test_stage": STAGES,
+}
 IMPLEMENTATIONS = {
-    "test_plain": ["c", "tuned", "numpy"],
-    "test_stage": ["c", "tuned", "numpy"],
+    "test_plain": ["c", "threads", "tuned", "numpy"],
     "test_form": ["c", "numpy"],
+    "test_stage": ["c", "tuned", "numpy"],
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The large arrays only where something is timed. Sizes are outermost: one set of inputs is kept."""
-    options = metafunc.config.option
-    timed = options.benchmark_enable or not options.benchmark_disable
-    cases = {"test_plain": PLAIN, "test_form": FORMS, "test_stage": STAGES}[metafunc.function.__name__]
+    """Large arrays and threads only where something is timed. Sizes are outermost: one set of inputs is kept."""
+    options, kind = metafunc.config.option, metafunc.function.__name__
+    enabled = options.benchmark_enable or not options.benchmark_disable
     rows = [
         pytest.param(case, dtype, size, name, id=f"{case.id}/{np.dtype(dtype)}/{size}/{name}")
-        for size in SMALL + LARGE * timed
+        for size in SMALL + LARGE * enabled
         for dtype in DTYPES
-        for case in cases
-        for name in IMPLEMENTATIONS[metafunc.function.__name__]
+        for case in CASES[kind]
+        for name in IMPLEMENTATIONS[kind]
+        if name != "threads" or (size in LARGE and fastopt.info().threads > 1)
     ]
     metafunc.parametrize("case, dtype, size, implementation", rows)
 
 
 class Run(NamedTuple):
-    """A step to time, and the arrays that it writes: the parameter, its state, its average."""
+    """A step to time, the arrays that it writes (parameter, state, average), and what a single pass moves."""
 
     step: Callable[[], Any]
     written: list[Array]
     bytes_per_element: int
 
 
-def run_optimizer(case: Case, params: Array, g: Array, backend: str) -> Run:
-    opt = case.make([params.copy()], backend=backend)
-    return Run(functools.partial(opt.step, [g]), written(opt), bytes_per_element(opt))
+def run_optimizer(case: Case, params: Array, g: Array, backend: str = "c", threads: int | None = 1) -> Run:
+    p = params.copy()
+    opt = case.make([p], backend=backend, threads=threads)
+    return Run(functools.partial(opt.step, [g]), *moved(opt, p))
 
 
 def run_tuned(case: Case, params: Array, g: Array) -> Run:
-    opt = case.make([params.copy()])
-    state = {name: opt.state["0"][name] for name in state_buffers(opt)}
-    average = None if opt.average is None else opt.averages[0]
-    sign, measure = -1.0 if opt.maximize else 1.0, measures(opt)
-    tuned = Tuned(program_of(case, params.dtype), opt._plan.params[0], g, state, average, sign, opt.clip_norm, measure)
-    return Run(tuned.step, written(opt), bytes_per_element(opt))
+    p = params.copy()
+    opt = case.make([p])
+    written, bytes_per_element = moved(opt, p)
+    buffers = dict(zip([*state_buffers(opt), "average"], written[1:], strict=False))
+    tuned = Tuned(program_of(case, p.dtype), p, g, buffers, -1.0 if opt.maximize else 1.0, opt.clip_norm, measures(opt))
+    return Run(tuned.step, written, bytes_per_element)
 
 
-def program_of(case: Case, dtype: Any) -> Any:
-    """The kernels of the first step and their coefficients, which no size changes."""
-    opt = case.make([np.zeros(1, dtype)], backend="numpy")
-    opt.step([np.ones(1, dtype)])
-    return opt._plan.programs[0]
+RUNS: dict[str, Callable[[Case, Array, Array], Run]] = {
+    "c": run_optimizer,
+    "threads": functools.partial(run_optimizer, threads=None),
+    "tuned": run_tuned,
+    "numpy": functools.partial(run_optimizer, backend="numpy"),
+}
+
+
+def moved(opt: fastopt.Optimizer, p: Array) -> tuple[list[Array], int]:
+    """All that a step writes, and the bytes per element of one pass: what is written is also read."""
+    averages = [] if opt.average is None else opt.averages
+    written = [p, *(opt.state["0"][name] for name in state_buffers(opt)), *averages]
+    return written, p.itemsize * (2 * len(written) + 1 + measures(opt))
 
 
 def state_buffers(opt: fastopt.Optimizer) -> tuple[str, ...]:
@@ -94,22 +108,18 @@ def measures(opt: fastopt.Optimizer) -> bool:
     return opt.clip_norm is not None or opt.on_nonfinite is not None
 
 
-def written(opt: fastopt.Optimizer) -> list[Array]:
-    averages = [] if opt.average is None else opt.averages
-    return [opt._plan.params[0], *(opt.state["0"][name] for name in state_buffers(opt)), *averages]
+def program_of(case: Case, dtype: Any) -> list[tuple[str, dict[str, float]]]:
+    """The kernels of a first step with their coefficients, as backend="numpy" calls them, without the loading."""
+    program: list[tuple[str, dict[str, float]]] = []
 
+    def record(name: str) -> Callable[..., None]:
+        _, buffers, coefs = _core.KERNELS[name]
+        return lambda *arguments: program.append((name, dict(zip(coefs, arguments[len(buffers) :], strict=True))))
 
-def bytes_per_element(opt: fastopt.Optimizer) -> int:
-    """What one pass has to move: all that is written is also read, and the gradient read."""
-    arrays = written(opt)
-    return arrays[0].itemsize * (2 * len(arrays) + 1 + measures(opt))
-
-
-RUNS = {
-    "c": functools.partial(run_optimizer, backend="c"),
-    "tuned": run_tuned,
-    "numpy": functools.partial(run_optimizer, backend="numpy"),
-}
+    opt = case.make([np.zeros(1, dtype)], backend="numpy")
+    with mock.patch.multiple(reference, **{name: record(name) for name in _core.KERNELS}):
+        opt.step([np.ones(1, dtype)])
+    return [call for call in program if call[0] != "scale"]
 
 
 @functools.lru_cache(maxsize=1)
@@ -120,17 +130,13 @@ def inputs(dtype: Any, size: str) -> tuple[Array, Array]:
 
 
 def check_first_step(run: Run, case: Case, size: str, implementation: str, params: Array, g: Array) -> None:
-    """Nothing is timed that computes something else."""
+    """Nothing is timed that computes something else. At large sizes the reference vouches for itself."""
     run.step()
-    assert all(np.isfinite(a).all() for a in run.written)
-    if implementation == "tuned":
-        kernel = run_optimizer(case, params, g, "c")
-    elif implementation == "c" and size in SMALL:
-        kernel = run_optimizer(case, params, g, "numpy")
-    else:
+    if implementation == "numpy" or (implementation == "c" and size in LARGE):
         return
-    kernel.step()
-    for a, b in zip(run.written, kernel.written, strict=True):
+    other = run_optimizer(case, params, g, backend="numpy" if implementation == "c" else "c")
+    other.step()
+    for a, b in zip(run.written, other.written, strict=True):
         if implementation == "tuned" and case.kwargs.get("clip_norm"):
             # BLAS adds up the norm in another order.
             assert np.abs(a - b).max() <= {4: 1e-4, 8: 1e-12}[a.itemsize] * np.abs(b).max()
@@ -138,9 +144,7 @@ def check_first_step(run: Run, case: Case, size: str, implementation: str, param
             assert same_bits(a, b)
 
 
-def check_and_time(
-    benchmark: Any, config: pytest.Config, case: Case, dtype: Any, size: str, implementation: str
-) -> None:
+def check_and_time(benchmark: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
     params, g = inputs(np.dtype(dtype), size)
     run = RUNS[implementation](case, params, g)
     check_first_step(run, case, size, implementation, params, g)
@@ -150,33 +154,28 @@ def check_and_time(
     if benchmark.disabled:
         return
     ns = benchmark.stats.stats.median * 1e9 / params.size
-    benchmark.extra_info.update(
-        {
-            "elements": params.size,
-            "bytes/element": run.bytes_per_element,
-            "ns/element": ns,
-            "GB/s": run.bytes_per_element / ns,
-            "isa": _core.active_isa(),
-        }
-    )
-    rows = config.stash.setdefault(ROWS, {})
-    rows.setdefault(benchmark.group, {})[implementation] = (ns, run.bytes_per_element / ns)
+    speed = run.bytes_per_element / ns
+    benchmark.extra_info |= {
+        "elements": params.size, "bytes/element": run.bytes_per_element, "ns/element": ns, "GB/s": speed,
+        "isa": _core.active_isa(), "threads": fastopt.info().threads if implementation == "threads" else 1,
+    }  # fmt: skip
+    ROWS.setdefault(benchmark.group, {})[implementation] = (ns, speed)
 
 
-# A round lasts at least 0.1 ms, so that the clock does not count; the largest sizes get the fewest rounds.
+# A round lasts at least 0.1 ms, so that the clock does not count; slow steps get five rounds.
 timed = pytest.mark.benchmark(min_time=1e-4, max_time=0.1, min_rounds=5)
 
 
 @timed
-def test_plain(benchmark: Any, pytestconfig: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
-    check_and_time(benchmark, pytestconfig, case, dtype, size, implementation)
+def test_plain(benchmark: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
+    check_and_time(benchmark, case, dtype, size, implementation)
 
 
 @timed
-def test_form(benchmark: Any, pytestconfig: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
-    check_and_time(benchmark, pytestconfig, case, dtype, size, implementation)
+def test_form(benchmark: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
+    check_and_time(benchmark, case, dtype, size, implementation)
 
 
 @timed
-def test_stage(benchmark: Any, pytestconfig: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
-    check_and_time(benchmark, pytestconfig, case, dtype, size, implementation)
+def test_stage(benchmark: Any, case: Case, dtype: Any, size: str, implementation: str) -> None:
+    check_and_time(benchmark, case, dtype, size, implementation)

@@ -236,16 +236,15 @@ class Tuned:
     """A step over one tensor, everything about it prepared: blocks are sliced and coefficients cast once.
 
     A user's own loop would also compute the coefficients of each step; here they stay those of `program`,
-    the (name, coefficients) pairs of one step, which favours NumPy.
+    the (name, coefficients) pairs of one step, which favours NumPy. `buffers` are the state and the average.
     """
 
     def __init__(
         self,
-        program: _core.Program,
+        program: list[tuple[str, dict[str, float]]],
         p: Array,
         g: Array,
-        state: dict[str, Array],
-        average: Array | None,
+        buffers: dict[str, Array],
         sign: float = 1.0,
         max_norm: float | None = None,
         measure: bool = False,
@@ -259,16 +258,14 @@ class Tuned:
         for start in range(0, p.size, BLOCK):
             block = slice(start, start + BLOCK)
             a, b, copy = (x[: p[block].size] for x in scratch)
-            buffers = {"p": p[block], "g": copy if copies else g[block]}
-            buffers.update({name: x[block] for name, x in state.items()})
-            if average is not None:
-                buffers["average"] = average[block]
+            here = {"p": p[block], "g": copy if copies else g[block]}
+            here.update({name: x[block] for name, x in buffers.items()})
             if copies:
                 self.calls.append((scale, [copy, g[block], self.factor, a, b]))
             for name, values in program:
                 _, names, coefs = _core.KERNELS[name]
-                cast = [np.array(values[c], p.dtype) for c in coefs]
-                self.calls.append((globals()[name], [*(buffers[n] for n in names), *cast, a, b]))
+                cast = [np.array(values[coef], p.dtype) for coef in coefs]
+                self.calls.append((globals()[name], [*(here[buffer] for buffer in names), *cast, a, b]))
 
     def step(self) -> None:
         factor = self.sign

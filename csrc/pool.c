@@ -30,20 +30,43 @@ int pool_available(void) { return 0; }
 /* Long enough to bridge two phases of a step and steps back to back, too short to be seen as load. */
 enum { SPINS = 4000, MAX_WORKERS = 255 };
 
+/* The gate of a job: its number, whether it is closed to those who come late, and how many are inside. */
+#define GATE(job) ((uint_fast64_t)(job) << 16)
+#define JOB_OF(gate) ((gate) >> 16)
+#define CLOSED (UINT64_C(1) << 15)
+#define INSIDE (CLOSED - 1)
+
 static struct {
     pthread_mutex_t mutex;
-    pthread_cond_t wake, done;
-    atomic_int claimed;
+    pthread_cond_t done, wake[MAX_WORKERS + 1];
+    atomic_int sleeping[MAX_WORKERS + 1];   /* in wake[i], or about to be */
+    atomic_int waiting;                     /* the caller is in done, or about to be */
+    atomic_int claimed, started;
     /* The number of the job in the high bits and its workers in the low 8, so that a thread reads both at once. */
-    atomic_uint_fast64_t ticket;
-    atomic_int pending;   /* workers that have not finished the job */
-    atomic_int sleeping;  /* workers in wake, or about to be */
-    atomic_int waiting;   /* the caller is in done, or about to be */
-    atomic_int started;
-    int refused;          /* the system refused a thread: do not ask again */
+    atomic_uint_fast64_t ticket, gate;
+    int refused;                            /* the system refused a thread: do not ask again */
     pool_job *job;
     void *context;
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+
+/* Enters the job of this ticket unless its caller has closed it, having found no work left. */
+static int enter(uint_fast64_t ticket)
+{
+    uint_fast64_t gate = atomic_load(&pool.gate);
+    while (JOB_OF(gate) == ticket >> 8 && !(gate & CLOSED))
+        if (atomic_compare_exchange_weak(&pool.gate, &gate, gate + 1))
+            return 1;
+    return 0;
+}
+
+static void leave(void)
+{
+    if ((atomic_fetch_sub(&pool.gate, 1) & INSIDE) == 1 && atomic_load(&pool.waiting)) {
+        pthread_mutex_lock(&pool.mutex);
+        pthread_cond_signal(&pool.done);
+        pthread_mutex_unlock(&pool.mutex);
+    }
+}
 
 static void *work(void *argument)
 {
@@ -54,20 +77,16 @@ static void *work(void *argument)
             PAUSE();
         if (ticket == seen) {
             pthread_mutex_lock(&pool.mutex);
-            atomic_fetch_add(&pool.sleeping, 1);
+            atomic_store(&pool.sleeping[worker], 1);
             while ((ticket = atomic_load(&pool.ticket)) == seen)
-                pthread_cond_wait(&pool.wake, &pool.mutex);
-            atomic_fetch_sub(&pool.sleeping, 1);
+                pthread_cond_wait(&pool.wake[worker], &pool.mutex);
+            atomic_store(&pool.sleeping[worker], 0);
             pthread_mutex_unlock(&pool.mutex);
         }
         seen = ticket;
-        if (worker >= (int)(ticket & MAX_WORKERS))
-            continue;
-        pool.job(pool.context, worker);
-        if (atomic_fetch_sub(&pool.pending, 1) == 1 && atomic_load(&pool.waiting)) {
-            pthread_mutex_lock(&pool.mutex);
-            pthread_cond_signal(&pool.done);
-            pthread_mutex_unlock(&pool.mutex);
+        if (worker < (int)(ticket & MAX_WORKERS) && enter(ticket)) {
+            pool.job(pool.context, worker);
+            leave();
         }
     }
     return NULL;
@@ -77,15 +96,24 @@ static void *work(void *argument)
 static void forget(void)
 {
     pthread_mutex_init(&pool.mutex, NULL);
-    pthread_cond_init(&pool.wake, NULL);
     pthread_cond_init(&pool.done, NULL);
-    atomic_store(&pool.claimed, 0);
+    for (int i = 0; i <= MAX_WORKERS; i++) {
+        pthread_cond_init(&pool.wake[i], NULL);
+        atomic_store(&pool.sleeping[i], 0);
+    }
     atomic_store(&pool.ticket, 0);
-    atomic_store(&pool.pending, 0);
-    atomic_store(&pool.sleeping, 0);
+    atomic_store(&pool.gate, 0);
     atomic_store(&pool.waiting, 0);
     atomic_store(&pool.started, 0);
+    atomic_store(&pool.claimed, 0);
     pool.refused = 0;
+}
+
+static void prepare(void)
+{
+    for (int i = 0; i <= MAX_WORKERS; i++)
+        pthread_cond_init(&pool.wake[i], NULL);
+    pthread_atfork(NULL, NULL, forget);
 }
 
 /* A worker takes no signal: they are for the threads of the program. */
@@ -105,14 +133,12 @@ static int start_worker(int worker)
     return !error;
 }
 
-static void register_fork(void) { pthread_atfork(NULL, NULL, forget); }
-
 int pool_claim(int threads)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (threads <= 1 || atomic_exchange(&pool.claimed, 1))
         return 1;
-    pthread_once(&once, register_fork);
+    pthread_once(&once, prepare);
     if (threads > MAX_WORKERS)
         threads = MAX_WORKERS;
     while (atomic_load(&pool.started) < threads - 1 && !pool.refused) {
@@ -129,26 +155,38 @@ int pool_claim(int threads)
 
 void pool_yield(void) { atomic_store(&pool.claimed, 0); }
 
+/* Wakes those of the workers who sleep; one that is about to will see the new ticket before it does. */
+static void wake(int workers)
+{
+    int locked = 0;
+    for (int i = 1; i < workers; i++)
+        if (atomic_load(&pool.sleeping[i])) {
+            if (!locked)
+                pthread_mutex_lock(&pool.mutex);
+            locked = 1;
+            pthread_cond_signal(&pool.wake[i]);
+        }
+    if (locked)
+        pthread_mutex_unlock(&pool.mutex);
+}
+
 void pool_run(int workers, pool_job *job, void *context)
 {
+    const uint_fast64_t number = (atomic_load(&pool.ticket) >> 8) + 1;
     pool.job = job;
     pool.context = context;
-    atomic_store(&pool.pending, workers - 1);
-    const uint_fast64_t ticket = atomic_load(&pool.ticket);
-    atomic_store(&pool.ticket, (((ticket >> 8) + 1) << 8) | (uint_fast64_t)workers);
-    if (atomic_load(&pool.sleeping)) {
-        pthread_mutex_lock(&pool.mutex);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.mutex);
-    }
+    atomic_store(&pool.gate, GATE(number));
+    atomic_store(&pool.ticket, number << 8 | (uint_fast64_t)workers);
+    wake(workers);
     job(context, 0);
-    for (int i = 0; atomic_load(&pool.pending) && i < SPINS; i++)
+    atomic_fetch_or(&pool.gate, CLOSED);
+    for (int i = 0; atomic_load(&pool.gate) & INSIDE && i < SPINS; i++)
         PAUSE();
-    if (!atomic_load(&pool.pending))
+    if (!(atomic_load(&pool.gate) & INSIDE))
         return;
     pthread_mutex_lock(&pool.mutex);
     atomic_store(&pool.waiting, 1);
-    while (atomic_load(&pool.pending))
+    while (atomic_load(&pool.gate) & INSIDE)
         pthread_cond_wait(&pool.done, &pool.mutex);
     atomic_store(&pool.waiting, 0);
     pthread_mutex_unlock(&pool.mutex);

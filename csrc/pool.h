@@ -9,7 +9,9 @@ typedef void pool_job(void *context, int worker);
  * where threads could not be created, 1 where the pool is taken or this build has none. */
 int pool_claim(int threads);
 
-/* Runs job(context, w) for w from 0, on the calling thread, to workers - 1, and returns when all are done. */
+/* Runs job(context, 0) on the calling thread and job(context, w), w < workers, on those workers who come before it
+ * returns; then waits for those who came. A job therefore returns only when no work is left to begin: on a busy
+ * machine, nobody waits for a thread that has not been given a core. */
 void pool_run(int workers, pool_job *job, void *context);
 
 /* Gives the pool back, after a pool_claim that returned more than 1. */

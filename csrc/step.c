@@ -333,18 +333,32 @@ int fo_step(fo_plan *plan)
 int fo_claim(fo_plan *plan) { return !__atomic_exchange_n(&plan->claimed, 1, __ATOMIC_ACQUIRE); }
 void fo_yield(fo_plan *plan) { __atomic_store_n(&plan->claimed, 0, __ATOMIC_RELEASE); }
 
-static void note_control(void *context, int worker) { ((uint64_t *)context)[worker] = fpu_get(); }
+typedef struct {
+    uint64_t *words;
+    int workers;
+    atomic_int noted;
+} controls;
+
+/* Returns only when every worker has come. */
+static void note_control(void *context, int worker)
+{
+    controls *c = context;
+    c->words[worker] = fpu_get();
+    atomic_fetch_add(&c->noted, 1);
+    while (atomic_load(&c->noted) < c->workers)
+        ;
+}
 
 int fo_controls(uint64_t *words, int threads)
 {
-    const int workers = pool_claim(threads);
-    if (workers > 1) {
-        pool_run(workers, note_control, words);
-        pool_yield();
-    } else {
-        note_control(words, 0);
+    controls c = {.words = words, .workers = pool_claim(threads)};
+    if (c.workers == 1) {
+        note_control(&c, 0);
+        return 1;
     }
-    return workers;
+    pool_run(c.workers, note_control, &c);
+    pool_yield();
+    return c.workers;
 }
 
 int fo_threads_started(void) { return pool_size(); }
