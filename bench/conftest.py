@@ -17,7 +17,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"{'':<{width}} {'kernel':>10} {'':>8}" + "".join(f"{title:>20}" for title in OTHERS.values()),
         f"{'':<{width}} {'ns/element':>10} {'GB/s':>8}" + f"{'ns/element':>13}{'ratio':>7}" * len(OTHERS),
     ]
-    for group, found in ROWS.items():
+    for group, found in sorted(ROWS.items()):
         line = f"{group:<{width}} " + ("{:>10.3f} {:>8.1f}".format(*found["c"]) if "c" in found else f"{'':>19}")
         for name in OTHERS:
             line += f"{found[name][0]:>13.3f}" if name in found else f"{'':>13}"

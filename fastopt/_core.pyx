@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True
 """The only door to csrc/.
 
 Everything that can be wrong with a buffer is found here, before anything is written; below, C trusts
@@ -293,7 +293,7 @@ cdef class Plan:
     cdef Py_ssize_t program_count
     cdef int threads
     cdef int rule_id
-    cdef tuple rule_coefs
+    cdef dict rule_coefs
     cdef range_t* ranges
     cdef Py_ssize_t range_count
     cdef readonly str rule
@@ -308,7 +308,8 @@ cdef class Plan:
         cdef Py_ssize_t i, k, blocks = 0
         self.rule, self.template, self.flush = rule, template, flush
         self.names, self.params, self.states, self.averages = names, params, states, averages
-        self.rule_id, _, _, self.rule_coefs = _kernels[rule]
+        self.rule_id, _, _, coefs = _kernels[rule]
+        self.rule_coefs = {name: i for i, name in enumerate(coefs)}
         self.grads = [None] * len(params)
         self.plan.flush = flush
         self.plan.count = len(params)
@@ -387,23 +388,19 @@ cdef class Plan:
                 call.slot[i] = fo_slot(kernel, i)
             if kernel == self.rule_id:
                 program.rule = program.calls
-            for i in range(len(coefs) if values else 0):
-                call.coef[i] = values[coefs[i]]
+            for coef, value in (<dict>values).items():
+                call.coef[coefs.index(coef)] = value
             if kind == "before" and buffers[0] == "g":
                 program.edits = 1
             program.calls += 1
 
     def set_coefficients(self, int program, dict values):
-        """The rule's coefficients in this program, by name."""
-        cdef double* coef = self.plan.programs[program].call[self.plan.programs[program].rule].coef
-        cdef PyObject* value
-        cdef int i = 0
-        for name in self.rule_coefs:
-            value = PyDict_GetItem(values, name)
-            if value == NULL:
-                raise KeyError(name)
-            coef[i] = <object>value
-            i += 1
+        """These of the rule's coefficients in this program, by name."""
+        cdef fo_program* p = &self.plan.programs[program]
+        cdef int i
+        for name, value in values.items():
+            i = self.rule_coefs[name]
+            p.call[p.rule].coef[i] = value
 
     def assign(self, Py_ssize_t tensor, int program):
         """The parameter at this index goes through this program."""

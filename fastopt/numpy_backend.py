@@ -21,11 +21,11 @@ class ReferencePlan(_core.Plan):
         self._max_norm, self._sign, self._measure = max_norm, sign, measure
 
     def set_programs(self, programs: list[_core.Program]) -> None:
-        self._programs = programs
-        self._coefficients: list[dict[str, float]] = [{} for _ in programs]
+        self._programs = [dict(program) for program in programs]
 
     def set_coefficients(self, program: int, values: dict[str, float]) -> None:
-        self._coefficients[program] = values
+        coefficients = self._programs[program]
+        coefficients[self.rule] = {**coefficients[self.rule], **values}
 
     def assign(self, tensor: int, program: int) -> None:
         if not hasattr(self, "_assigned"):
@@ -62,8 +62,6 @@ class ReferencePlan(_core.Plan):
         if average is not None:
             buffers["average"] = average.reshape(-1, order=order)
         reference.scale(buffers["g"], grad, scale)
-        program = self._assigned[i]
-        for name, values in self._programs[program]:
+        for name, coefs in self._programs[self._assigned[i]].items():
             _, buffer_names, coef_names = _core.KERNELS[name]
-            coefs = self._coefficients[program] if name == self.rule else values
             getattr(reference, name)(*[buffers[b] for b in buffer_names], *[coefs[c] for c in coef_names])

@@ -38,6 +38,9 @@ class Report(NamedTuple):
     step: int
 
 
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
+
+
 class NonFiniteError(ValueError):
     """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
 
@@ -146,10 +149,15 @@ class Optimizer:
         """The name of the formula as configured, for people."""
         raise NotImplementedError
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        """The rule's coefficients by name at the t-th step of a tensor (1 at the first). h has the numbers of its
-        group, the options fixed at construction, and the scalar state after `advance`, as attributes."""
+    def coefficients(self, h: Any) -> dict[str, float]:
+        """The rule's coefficients by name, as far as they do not change with the count of steps. h has the numbers
+        of a group and the options fixed at construction as attributes."""
         raise NotImplementedError
+
+    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+        """The rule's other coefficients by name, at a tensor's t-th step (1 at the first). h has, beside the
+        above, the rule's scalar state after `advance`."""
+        return {}
 
     def advance(self, h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
         """The rule's scalar state at the t-th step of a tensor, from that of the step before."""
@@ -294,11 +302,12 @@ class Optimizer:
             if self._stale:
                 self._prepare()
             for cohort in cohorts:
-                h = cohort.h
+                h, t = cohort.h, cohort.t + 1
                 if cohort.scalars:
-                    cohort.advanced = self.advance(h, cohort.scalars, cohort.t + 1)
+                    cohort.advanced = self.advance(h, cohort.scalars, t)
                     h = SimpleNamespace(**vars(h), **cohort.advanced)
-                plan.set_coefficients(cohort.index, self.coefficients(h, cohort.t + 1))
+                if changing := self.coefficients_at(h, t):
+                    plan.set_coefficients(cohort.index, changing)
             applied, norm = plan.run(), plan.norm
             if not applied and self._on_nonfinite != "skip":
                 raise NonFiniteError(_first_nonfinite(plan))
@@ -309,7 +318,7 @@ class Optimizer:
             for cohort in cohorts:
                 cohort.t += 1
                 cohort.scalars = cohort.advanced
-        return Report(applied, norm, self._t)
+        return _new(Report, (applied, norm, self._t))
 
     def _prepare(self) -> None:
         """Turns hyperparameters into numbers and programs: when they have changed, and with schedules at every step."""
@@ -324,7 +333,7 @@ class Optimizer:
         programs: list[_core.Program] = []
         for cohort in self._cohorts:
             cohort.h = numbers[cohort.group]
-            calls = {**self._stages(cohort.h, options), self.rule: {}}
+            calls = {**self._stages(cohort.h, options), self.rule: self.coefficients(cohort.h)}
             programs.append([(name, calls[name]) for name in _core.KERNELS if name in calls])
         clip = options["clip_norm"]
         self._plan.configure(
@@ -439,6 +448,18 @@ class Optimizer:
         if self._options["average"] is None:
             raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
         return tree.rebuild(self._plan.template, list(self._plan.averages))
+
+    @property
+    def bytes_per_step(self) -> int:
+        """The memory traffic of a step in which every parameter has a gradient: each array is read, and all but the
+        gradients written, once; the gradients are read once more where their norm is measured."""
+        plan = self._plan
+        measured = self._options["clip_norm"] is not None or self._on_nonfinite is not None
+        total = 0
+        for p, states, average in zip(plan.params, plan.states, plan.averages, strict=True):
+            written = 1 + len(states) + (average is not None)
+            total += p.nbytes * (2 * written + 1 + measured)
+        return total
 
     @property
     def on_nonfinite(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,21 @@ SCHEDULE = "schedule"
 """What a state dict holds in place of a schedule."""
 
 
-def filled_like(p: Array, value: float) -> Array:
-    """An array like p in shape, type and memory order, aligned to 64 bytes, filled with a value."""
+def zeros(shape: tuple[int, ...], dtype: Any, order: Any = "C") -> Array:
+    """An array of zeros aligned to 64 bytes."""
     # NumPy's zeros come untouched from the system, in huge pages where it gives them: the first step touches them.
-    memory = np.zeros(p.nbytes + 64, np.uint8)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    flat = memory[start : start + p.nbytes].view(p.dtype)
+    return memory[start : start + size].view(dtype).reshape(shape, order=order)
+
+
+def filled_like(p: Array, value: float) -> Array:
+    """An array like p in shape, type and memory order, filled with a value."""
+    a = zeros(p.shape, p.dtype, "C" if p.flags.c_contiguous else "F")
     if value:
-        flat.fill(value)
-    return flat.reshape(p.shape, order="C" if p.flags.c_contiguous else "F")
+        a.fill(value)
+    return a
 
 
 def copy_like(p: Array) -> Array:

@@ -45,7 +45,7 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
         if tree is None:
             return [leaf for item in template.values() for leaf in match(item, None)]
         if not isinstance(tree, Mapping):
-            raise TypeError(f"{_where(path, what)} is a {_kind(tree)}: expected a dict with the keys {list(template)}")
+            raise TypeError(f"{_where(path, what)} is {kind(tree)}: expected a dict with the keys {list(template)}")
         if tree.keys() != template.keys():
             raise ValueError(_differing_names(template, tree, what, path))
         leaves = []
@@ -56,7 +56,7 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
         if tree is None:
             return [leaf for item in template for leaf in match(item, None)]
         if not isinstance(tree, (list, tuple)):
-            raise TypeError(f"{_where(path, what)} is a {_kind(tree)}: expected a list of {len(template)}")
+            raise TypeError(f"{_where(path, what)} is {kind(tree)}: expected a list of {len(template)}")
         if len(tree) != len(template):
             raise ValueError(
                 f"{_where(path, what)} has {len(tree)} items and the parameters {len(template)}: "
@@ -67,7 +67,7 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
             leaves += match(item, branch, what, _join(path, str(i)))
         return leaves
     if tree is not None and not isinstance(tree, np.ndarray):
-        raise TypeError(f"{what} of {path or str(first)!r} is a {_kind(tree)}: expected a numpy array or None")
+        raise TypeError(f"{what} of {path or str(first)!r} is {kind(tree)}: expected a numpy array or None")
     return [tree]
 
 
@@ -95,15 +95,18 @@ def check_leaves(leaves: Sequence[tuple[str, Any]]) -> None:
         if leaf is None:
             raise TypeError(f"parameter {name!r} is None: leave it out")
         if isinstance(leaf, Iterable) and not isinstance(leaf, (np.ndarray, str)):
-            raise TypeError(f"parameter {name!r} is a {_kind(leaf)}: of other iterables make a list with list()")
+            raise TypeError(f"parameter {name!r} is {kind(leaf)}: of other iterables make a list with list()")
 
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _kind(x: object) -> str:
-    return "None" if x is None else f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
+def kind(x: object) -> str:
+    """What something is, for errors."""
+    if isinstance(x, np.ndarray):
+        return f"an array of {x.dtype}"
+    return "None" if x is None else "a " + f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
 
 
 def _where(path: str, what: str = "parameter") -> str:

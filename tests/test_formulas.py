@@ -149,6 +149,16 @@ RULES: dict[str, tuple[Callable[..., fastopt.Optimizer], dict[str, Any], Directi
             each(lambda hs: hs[-1] / (np.sqrt(average(hs**2, 0.8) - average(hs, 0.8) ** 2) + 0.1), gs), 0.7
         ),
     ),
+    "rmsprop, momentum, eps inside": (
+        fastopt.RMSprop,
+        {"rho": 0.8, "eps": 0.1, "momentum": 0.7, "eps_inside_sqrt": True},
+        lambda gs: past(each(lambda hs: hs[-1] / np.sqrt(average(hs**2, 0.8) + 0.1), gs), 0.7),
+    ),
+    "rmsprop, centered, momentum, eps inside": (
+        fastopt.RMSprop,
+        {"rho": 0.8, "eps": 0.1, "centered": True, "momentum": 0.7, "eps_inside_sqrt": True},
+        lambda gs: past(each(lambda hs: hs[-1] / np.sqrt(average(hs**2, 0.8) - average(hs, 0.8) ** 2 + 0.1), gs), 0.7),
+    ),
     "adam": (fastopt.Adam, {}, lambda gs: mean(gs, 0.9) / (np.sqrt(mean(gs**2, 0.999)) + 1e-8)),
     "adam, eps": (
         fastopt.Adam,

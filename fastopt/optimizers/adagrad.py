@@ -63,9 +63,9 @@ class Adagrad(Optimizer):
     def initial_state(self, buffer: str) -> float:
         return float(self.initial_accumulator)
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        return {
-            "eps_in": h.eps if self.eps_inside_sqrt else 0.0,
-            "eps_out": 0.0 if self.eps_inside_sqrt else h.eps,
-            "step": h.lr / (1 + (t - 1) * self.lr_decay),
-        }
+    def coefficients(self, h: Any) -> dict[str, float]:
+        inside = h.eps_inside_sqrt
+        return {"eps_in": h.eps if inside else 0.0, "eps_out": 0.0 if inside else h.eps, "step": h.lr}
+
+    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+        return {"step": h.lr / (1 + (t - 1) * h.lr_decay)} if h.lr_decay else {}

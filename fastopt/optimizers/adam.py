@@ -59,16 +59,20 @@ class Adam(Optimizer):
     def formula(self) -> str:
         return ("AMSGrad" if self.amsgrad else "Adam") + (", eps-hat" if self.eps_hat else "")
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
+    def coefficients(self, h: Any) -> dict[str, float]:
+        return moments(h) | ({"one": 1.0} if h.amsgrad else {})
+
+    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
         step = h.lr / (1 - power(beta1, t))
-        unbias = 1 / sqrt(1 - power(beta2, t))
-        if h.eps_hat:
-            step, unbias = step / unbias, 1.0
-        return {
-            "beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2,
-            "one": 1.0, "unbias": unbias, "eps": h.eps, "step": step,
-        }  # fmt: skip
+        root = sqrt(1 - power(beta2, t))
+        return {"unbias": 1.0, "step": step * root} if h.eps_hat else {"unbias": 1 / root, "step": step}
+
+
+def moments(h: Any) -> dict[str, float]:
+    """What the moments of Adam and NAdam have in common."""
+    beta1, beta2 = h.betas
+    return {"beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2, "eps": h.eps}
 
 
 class AdamW(Adam):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastopt._core import power
 from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, from_0_below_1, number
 from fastopt.optimizer import Optimizer
+from fastopt.optimizers.adam import moments
 from fastopt.tree import Tree
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ class NAdam(Optimizer):
     def advance(self, h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
         return {"mu_product": scalars["mu_product"] * _mu(h, t)}
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
+    def coefficients(self, h: Any) -> dict[str, float]:
+        return moments(h)
+
+    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
         if h.momentum_decay is None:
             correction = 1 - power(beta1, t)
@@ -78,10 +82,7 @@ class NAdam(Optimizer):
             ahead = _mu(h, t + 1)
             step_m = h.lr * ahead / (1 - h.mu_product * ahead)
             step_g = h.lr * (1 - _mu(h, t)) / (1 - h.mu_product)
-        return {
-            "beta1": beta1, "gain1": 1 - beta1, "beta2": beta2, "gain2": 1 - beta2,
-            "unbias": 1 / sqrt(1 - power(beta2, t)), "eps": h.eps, "step_m": step_m, "step_g": step_g,
-        }  # fmt: skip
+        return {"unbias": 1 / sqrt(1 - power(beta2, t)), "step_m": step_m, "step_g": step_g}
 
 
 def _mu(h: Any, t: int) -> float:

@@ -66,12 +66,8 @@ class RMSprop(WithMomentum):
             + (", eps inside the root" if self.eps_inside_sqrt else "")
         )
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        return {
-            "rho": h.rho,
-            "gain": 1 - h.rho,
-            "eps_in": h.eps if self.eps_inside_sqrt else 0.0,
-            "eps_out": 0.0 if self.eps_inside_sqrt else h.eps,
-            "mu": h.momentum,
-            "step": h.lr,
-        }
+    def coefficients(self, h: Any) -> dict[str, float]:
+        inside = h.eps_inside_sqrt
+        numbers = {"eps_in": h.eps if inside else 0.0, "eps_out": 0.0 if inside else h.eps, "step": h.lr}
+        momentum = {"mu": h.momentum} if h.has_momentum else {}
+        return {"rho": h.rho, "gain": 1 - h.rho, **numbers, **momentum}

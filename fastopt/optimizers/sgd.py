@@ -64,15 +64,17 @@ class SGD(WithMomentum):
             return "gradient descent"
         return f"gradient descent with {'Nesterov ' * self.nesterov}momentum, {self.momentum_form} form"
 
-    def coefficients(self, h: Any, t: int) -> dict[str, float]:
-        if not self.has_momentum:
+    def coefficients(self, h: Any) -> dict[str, float]:
+        if not h.has_momentum:
             return {"step": h.lr}
-        if self.momentum_form == "velocity":
+        if h.momentum_form == "velocity":
             return {"mu": h.momentum, "gain": h.lr, "step": 1.0}
-        if self.momentum_form == "ema":
-            return {"mu": h.momentum, "gain": 1 - h.momentum, "step": h.lr}
-        undamped = t == 1 or h.momentum == 0
-        return {"mu": h.momentum, "gain": 1.0 if undamped else 1 - h.dampening, "step": h.lr}
+        return {"mu": h.momentum, "gain": 1 - h.momentum if h.momentum_form == "ema" else 1.0, "step": h.lr}
+
+    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+        if h.dampening == 0 or h.momentum == 0:
+            return {}
+        return {"gain": 1.0 if t == 1 else 1 - h.dampening}
 
     def _check_groups(self, groups: list[Group]) -> None:
         super()._check_groups(groups)

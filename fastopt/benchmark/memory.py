@@ -1,0 +1,133 @@
+"""The limit that memory sets: a loop in C that touches the bytes of a step and computes next to nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fastopt.benchmark.timing import Contender
+from fastopt.benchmark.work import Work
+from fastopt.tree import Array
+
+# A chunk of every array in turn: on the machines tried as fast as array by array and as all arrays in one loop, or
+# faster. Each thread has a range of its own, and takes pieces of the others' when it is through.
+SOURCE = """
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+
+enum { CHUNK = 1024, PIECES = 8, MAX_THREADS = 256 };
+
+typedef struct {
+    float *const *written;
+    const float *gradient;
+    size_t n;
+    int arrays, threads;
+    float keep, gain;
+    atomic_int next[MAX_THREADS];
+} work;
+
+typedef struct { work *w; int self; } worker;
+
+static void touch_both(float *restrict p, const float *restrict g, size_t n, float keep, float gain)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = p[i] * keep + g[i] * gain;
+}
+
+static void touch_one(float *restrict s, size_t n, float keep)
+{
+    for (size_t i = 0; i < n; i++)
+        s[i] *= keep;
+}
+
+static void piece(const work *w, int k)
+{
+    const size_t chunks = (w->n + CHUNK - 1) / CHUNK, pieces = (size_t)w->threads * PIECES;
+    const size_t end = chunks * (k + 1) / pieces;
+    for (size_t c = chunks * k / pieces; c < end; c++) {
+        const size_t start = c * CHUNK, n = w->n - start < CHUNK ? w->n - start : CHUNK;
+        touch_both(w->written[0] + start, w->gradient + start, n, w->keep, w->gain);
+        for (int a = 1; a < w->arrays; a++)
+            touch_one(w->written[a] + start, n, w->keep);
+    }
+}
+
+static void *run(void *argument)
+{
+    worker *self = argument;
+    work *w = self->w;
+    for (int k = 0; k < w->threads; k++) {
+        const int owner = (self->self + k) % w->threads;
+        for (int i; (i = atomic_fetch_add(&w->next[owner], 1)) < PIECES;)
+            piece(w, owner * PIECES + i);
+    }
+    return NULL;
+}
+
+void touch(float *const *written, int arrays, const float *gradient, size_t n, int threads, float keep, float gain)
+{
+    work w = {.written = written, .gradient = gradient, .n = n, .arrays = arrays, .threads = threads,
+              .keep = keep, .gain = gain};
+    worker workers[MAX_THREADS];
+    pthread_t started[MAX_THREADS];
+    int live[MAX_THREADS] = {0};
+    for (int k = 0; k < threads; k++) {
+        atomic_init(&w.next[k], 0);
+        workers[k] = (worker){&w, k};
+    }
+    for (int k = 1; k < threads; k++)
+        live[k] = !pthread_create(&started[k], NULL, run, &workers[k]);
+    run(&workers[0]);
+    for (int k = 1; k < threads; k++)
+        if (live[k])
+            pthread_join(started[k], NULL);
+}
+"""
+
+FLAGS = ["-O3", "-march=native", "-shared", "-fPIC", "-pthread"]
+
+
+class NoCompiler(Exception):
+    """There is no C compiler here, or it does not take the source; the message says which."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loop, compiled for this CPU."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise NoCompiler("no C compiler")
+    with tempfile.TemporaryDirectory() as folder:
+        source, built = Path(folder, "touch.c"), Path(folder, "touch.so")
+        source.write_text(SOURCE)
+        done = subprocess.run([compiler, *FLAGS, "-o", built, source], capture_output=True, text=True)
+        if done.returncode:
+            raise NoCompiler(f"{compiler}: {done.stderr.strip().splitlines()[-1]}")
+        return ctypes.CDLL(str(built))
+
+
+def bytes_only(work: Work) -> Contender:
+    """Reads and writes the parameters, as many arrays as the rule and its average have besides, and reads the gradients.
+    The numbers stay what they are."""
+    touch = library().touch
+    touch.argtypes = [
+        ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_float, ctypes.c_float,
+    ]  # fmt: skip
+    n, arrays = work.elements, work.written
+    written: list[Array] = [np.full(n, 1, np.float32) for _ in range(arrays)]
+    gradient = np.full(n, 1, np.float32)
+    pointers = (ctypes.c_void_p * arrays)(*(a.ctypes.data for a in written))
+    address = gradient.ctypes.data
+
+    def step() -> None:
+        touch(pointers, arrays, address, n, work.threads, 1.0, 0.0)
+
+    return Contender(step, lambda: [*written, gradient])
