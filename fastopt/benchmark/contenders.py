@@ -1,4 +1,4 @@
-"""Who can be timed: fastopt, what a NumPy user would write, the bytes-only loop, and the libraries that are installed."""
+"""Who can be timed: fastopt, what a user of NumPy would write, the bytes-only loop, and other libraries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import fastopt
 from fastopt import _core
 from fastopt.benchmark import libraries, memory
 from fastopt.benchmark.libraries import Absent
@@ -20,14 +21,16 @@ from fastopt.tree import Array
 
 
 class Maker(NamedTuple):
-    """How a contender is made. `package` is what has to be installed, `takes` says whether it can do a work."""
+    """How a contender is made. `package` is what has to be installed, `takes` says whether it can do a work, and
+    `steps` how many of its steps `check` compares with fastopt's."""
 
     make: Callable[[Work], Contender]
     package: str = ""
     takes: Callable[[Work], bool] = lambda work: True
+    steps: int = 3
 
 
-def fastopt(work: Work) -> Contender:
+def ours(work: Work) -> Contender:
     params, grads = work.parameters(), work.gradients()
     opt = work.make(params)
     restored = []
@@ -42,11 +45,19 @@ def _fill(arrays: Iterable[Array], value: float | None) -> None:
         a.fill(value)
 
 
+def in_an_arena(work: Work) -> Contender:
+    """The same on one block of memory for all tensors."""
+    block, params = fastopt.arena(work.parameters())
+    flat, _ = fastopt.arena(work.gradients())
+    opt = work.make([block])
+    return Contender(lambda: opt.step([flat]), lambda: list(params))
+
+
 NUMPY_BLOCK = 1 << 16
 """Elements that pass through all lines of a step at a time: they stay in the cache."""
 
 
-def numpy(work: Work) -> Contender:
+def in_place(work: Work) -> Contender:
     """Adam as a careful user of NumPy writes it: in place, in blocks, without a temporary array."""
     params, grads = work.parameters(), work.gradients()
     h = work.make([np.zeros(1, np.float32)]).groups[0]
@@ -107,9 +118,10 @@ def _torch_fused(work: Work) -> bool:
 
 
 MAKERS = {
-    "fastopt": Maker(fastopt),
-    "NumPy": Maker(numpy, takes=_adam),
-    "bytes only": Maker(memory.bytes_only),
+    "fastopt": Maker(ours),
+    "fastopt, arena": Maker(in_an_arena, takes=lambda work: work.fill is None),
+    "NumPy": Maker(in_place, takes=_adam),
+    "bytes only": Maker(memory.bytes_only, steps=0),
     "torch": Maker(functools.partial(libraries.torch, variant={}), "torch"),
     "torch foreach": Maker(functools.partial(libraries.torch, variant={"foreach": True}), "torch"),
     "torch fused": Maker(functools.partial(libraries.torch, variant={"fused": True}), "torch", _torch_fused),
@@ -147,21 +159,28 @@ def make(name: str, work: Work, makers: dict[str, Maker] = MAKERS) -> Contender:
         raise Absent(f"{maker.package} is not as expected: {type(e).__name__}: {e}") from e
 
 
-STEPS = 3
 TOLERANCE = 3e-6
 TINY = ((7,), (3, 5), (1,))
+
+
+_checked: set[tuple[str, Work]] = set()
 
 
 def check(name: str, work: Work, makers: dict[str, Maker] = MAKERS) -> None:
     """Raises AssertionError where a contender's parameters are not fastopt's, but for rounding, after a few steps of
     this work on tiny tensors: nothing is timed that computes something else."""
     tiny = work._replace(shapes=TINY[:1] if len(work.shapes) == 1 else TINY, fill=None)
-    ours, theirs = fastopt(tiny), make(name, tiny, makers)
-    for _ in range(STEPS):
-        for c in (ours, theirs):
+    if (name, tiny) in _checked:
+        return
+    if makers[name].steps == 0:
+        return
+    own, other = ours(tiny), make(name, tiny, makers)
+    for _ in range(makers[name].steps):
+        for c in (own, other):
             c.restore()
             c.step()
-    for a, b in zip(ours.params(), theirs.params(), strict=True):
+    for a, b in zip(own.params(), other.params(), strict=True):
         off = float(np.max(np.abs(a - b)))
         if not off <= TOLERANCE * max(1.0, float(np.max(np.abs(a)))):
-            raise AssertionError(f"{name} does not compute {work.rule}: after {STEPS} steps it is {off:.1g} off")
+            raise AssertionError(f"{name} does not compute {work.rule}: it is {off:.1g} off after {makers[name].steps} steps")
+    _checked.add((name, tiny))

@@ -5,6 +5,7 @@ All start from equal parameters and gradients, in memory from NumPy, so that pag
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.benchmark.timing import Contender
+from fastopt.benchmark.timing import Contender, nothing
 from fastopt.benchmark.work import RULES, Work
 from fastopt.tree import Array
 
@@ -79,8 +80,9 @@ def torch(work: Work, variant: dict[str, bool]) -> Contender:
     opt = getattr(t.optim, rule.torch)(params, **rule.torch_kwargs, **variant)
     step = around(t, work, params, opt)
     if work.fill is None:
-        changes = work.clip_norm is not None or work.l2
-        return Contender(step, lambda: arrays, restorer(grads) if changes else lambda: None)
+        # torch's clipping writes the gradients, and so does its foreach form of Nesterov's momentum.
+        changes = work.clip_norm is not None or work.l2 or (work.rule == "nesterov" and "foreach" in variant)
+        return Contender(step, lambda: arrays, restorer(grads) if changes else nothing)
 
     def fill() -> None:
         for g in grads:
@@ -99,7 +101,8 @@ def deepspeed(work: Work) -> Contender:
     folders = os.environ.get("PATH", "").split(os.pathsep)
     if (own := str(Path(sys.executable).parent)) not in folders:
         os.environ["PATH"] = os.pathsep.join([own, *folders])
-    module = importlib.import_module("deepspeed.ops.adam")
+    module, cpuinfo = importlib.import_module("deepspeed.ops.adam"), importlib.import_module("cpuinfo")
+    cpuinfo.get_cpu_info = functools.cache(cpuinfo.get_cpu_info)  # each optimizer asks for it, for a second
     params, arrays, grads = torch_parameters(t, work)
     kwargs = {"lr": 1e-3, "weight_decay": 1e-2 if work.rule == "adamw" else 0.0}
     try:
@@ -107,7 +110,7 @@ def deepspeed(work: Work) -> Contender:
     except RuntimeError as e:
         raise Absent(f"deepspeed: {e}") from e
     step = around(t, work, params, opt)
-    return Contender(step, lambda: arrays, restorer(grads) if work.clip_norm is not None else lambda: None)
+    return Contender(step, lambda: arrays, nothing if work.clip_norm is None else restorer(grads))
 
 
 def optax(work: Work) -> Contender:

@@ -115,8 +115,7 @@ def library() -> ctypes.CDLL:
 
 
 def bytes_only(work: Work) -> Contender:
-    """Reads and writes the parameters, as many arrays as the rule and its average have besides, and reads the gradients.
-    The numbers stay what they are."""
+    """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are."""
     touch = library().touch
     touch.argtypes = [
         ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_float, ctypes.c_float,

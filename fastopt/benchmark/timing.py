@@ -15,6 +15,10 @@ import numpy as np
 from fastopt.tree import Array
 
 
+def nothing() -> None:
+    pass
+
+
 @dataclass
 class Contender:
     """A step to time.
@@ -25,7 +29,7 @@ class Contender:
 
     step: Callable[[], Any]
     params: Callable[[], list[Array]] = list
-    restore: Callable[[], Any] = lambda: None
+    restore: Callable[[], Any] = nothing
 
 
 class Settings(NamedTuple):
@@ -42,8 +46,8 @@ QUICK = Settings(rounds=5, most_rounds=9, batch=2e-4, seconds=0.4)
 LONG = 0.05
 """Seconds of a step that finds caches and threads as it leaves them, whatever ran before."""
 
-SETTLE = 0.004
-"""Seconds for the threads of other libraries to fall asleep, which spin for a while after their own steps."""
+SETTLE = 0.012
+"""Seconds for the threads of other libraries to fall asleep: OpenMP's spin for some 8 ms after their own steps."""
 
 
 class Turns(NamedTuple):

@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 import fastopt
-from fastopt import _core
 from fastopt.tree import Array
 
 BLOCK = 1 << 20
 """Large arrays repeat as many random numbers: drawing 3e8 would take longer than all the steps."""
 
 
+Keywords: TypeAlias = dict[str, Any]
+
+
 class Rule(NamedTuple):
     """An optimizer with its keywords, and the one of torch that computes the same."""
 
     optimizer: type[fastopt.Optimizer]
-    kwargs: dict[str, Any]
+    kwargs: Keywords
     torch: str
-    torch_kwargs: dict[str, Any]
+    torch_kwargs: Keywords
 
 
-_sgd, _rmsprop, _momentum, _centered = {"lr": 0.1}, {"lr": 1e-2, "eps": 1e-8}, {"momentum": 0.9}, {"centered": True}
+_SGD: Keywords = {"lr": 0.1}
+_RMSPROP: Keywords = {"lr": 1e-2, "eps": 1e-8}
+_MOMENTUM: Keywords = {"momentum": 0.9}
+_NESTEROV: Keywords = {**_MOMENTUM, "nesterov": True}
+_CENTERED: Keywords = {"centered": True}
 
-RULES: dict[str, Rule] = {
-    "sgd": Rule(fastopt.SGD, _sgd, "SGD", _sgd),
-    "momentum": Rule(fastopt.SGD, {**_sgd, **_momentum}, "SGD", {**_sgd, **_momentum}),
-    "nesterov": Rule(
-        fastopt.SGD, {**_sgd, **_momentum, "nesterov": True}, "SGD", {**_sgd, **_momentum, "nesterov": True}
-    ),
+
+def _rmsprop_like(**kwargs: Any) -> Rule:
+    return Rule(fastopt.RMSprop, {"rho": 0.9, **_RMSPROP, **kwargs}, "RMSprop", {"alpha": 0.9, **_RMSPROP, **kwargs})
+
+
+RULES = {
+    "sgd": Rule(fastopt.SGD, _SGD, "SGD", _SGD),
+    "momentum": Rule(fastopt.SGD, {**_SGD, **_MOMENTUM}, "SGD", {**_SGD, **_MOMENTUM}),
+    "nesterov": Rule(fastopt.SGD, {**_SGD, **_NESTEROV}, "SGD", {**_SGD, **_NESTEROV}),
     "adagrad": Rule(fastopt.Adagrad, {}, "Adagrad", {}),
-    **{
-        "-".join(["rmsprop", *more]): Rule(
-            fastopt.RMSprop, {"rho": 0.9, **_rmsprop, **kwargs}, "RMSprop", {"alpha": 0.9, **_rmsprop, **kwargs}
-        )
-        for more, kwargs in {
-            (): {},
-            ("momentum",): _momentum,
-            ("centered",): _centered,
-            ("centered", "momentum"): {**_centered, **_momentum},
-        }.items()
-    },
+    "rmsprop": _rmsprop_like(),
+    "rmsprop-momentum": _rmsprop_like(**_MOMENTUM),
+    "rmsprop-centered": _rmsprop_like(**_CENTERED),
+    "rmsprop-centered-momentum": _rmsprop_like(**_CENTERED, **_MOMENTUM),
     "adam": Rule(fastopt.Adam, {}, "Adam", {}),
     "amsgrad": Rule(fastopt.Adam, {"amsgrad": True}, "Adam", {"amsgrad": True}),
     "adamw": Rule(fastopt.AdamW, {}, "AdamW", {}),
@@ -81,16 +84,14 @@ class Work(NamedTuple):
         return {"clip_norm": self.clip_norm, "l2": self.l2, "average": self.average}
 
     @property
-    def written(self) -> int:
-        """How many arrays as long as the parameters a step reads and writes: they, their state, their average."""
-        opt = self.make([np.zeros(1, np.float32)])
-        return 1 + len(_core.KERNELS[opt.rule][1][2:]) + (self.average is not None)
+    def bytes_per_element(self) -> int:
+        """What a step in one pass has to move."""
+        return self.make([np.zeros(1, np.float32)]).bytes_per_step
 
     @property
-    def bytes_per_element(self) -> int:
-        """What a step in one pass has to move: all that is written is read too, and the gradient read, twice where
-        its norm comes first."""
-        return 4 * (2 * self.written + 1 + (self.clip_norm is not None))
+    def written(self) -> int:
+        """How many arrays as long as the parameters a step reads and writes: they, their state, their average."""
+        return self.bytes_per_element // 8
 
     def make(self, params: list[Array], **more: Any) -> fastopt.Optimizer:
         rule = RULES[self.rule]
@@ -111,12 +112,9 @@ class Work(NamedTuple):
         arrays, start = [], 0
         for shape in self.shapes:
             n = math.prod(shape)
-            if n >= BLOCK:
-                a = np.resize(numbers, n)
-            else:
-                a = np.take(numbers, np.arange(start, start + n), mode="wrap")
+            a = np.resize(numbers, n) if n >= BLOCK else np.take(numbers, range(start, start + n), mode="wrap")
             arrays.append(a.reshape(shape))
-            start = (start + n) % len(numbers)
+            start += n
         return arrays
 
 
@@ -128,6 +126,6 @@ def flat(n: int, tensors: int = 1, **more: Any) -> Work:
 def network(*sizes: int, **more: Any) -> Work:
     """The weights and biases of a network of dense layers."""
     shapes: list[tuple[int, ...]] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         shapes += [(inputs, outputs), (outputs,)]
     return Work(tuple(shapes), **more)
