@@ -107,6 +107,9 @@ typedef struct {
     ptrdiff_t per_thread; /* fewer elements are not worth a thread */
     ptrdiff_t chunk;     /* at most FO_CHUNK; changes no bit */
     int threads;         /* at most */
+    int always_pool;     /* for tests: do not ask whether threads pay */
+    int timed_steps;     /* step.c's, of steps large enough for threads: how many, and seconds per element */
+    double serial_cost, pooled_cost;
     double max_norm;     /* infinite: do not clip */
     double sign;         /* -1 to maximize */
     int flush;

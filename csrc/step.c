@@ -1,7 +1,10 @@
+#define _POSIX_C_SOURCE 200809L
+
 /* Walks a plan: the norm over all gradients, then every tensor, chunk by chunk, through its program. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "fpu.h"
 #include "kernels.h"
@@ -194,6 +197,35 @@ typedef struct {
     atomic_int next[MAX_WORKERS];
 } work;
 
+/* Whether threads help depends on what else runs on this machine, a BLAS that spins for one. So each plan times its
+ * steps both ways, goes the faster way, and tries the other again now and then; the bits are the same. The first
+ * step starts threads and touches memory for the first time: it is not timed. */
+enum { TRY_AGAIN = 64 };
+
+static int pooling_pays(const fo_plan *plan)
+{
+    if (plan->always_pool || plan->timed_steps < 2)
+        return 1;
+    if (plan->timed_steps == 2)
+        return 0;
+    const int pays = plan->pooled_cost < plan->serial_cost;
+    return plan->timed_steps % TRY_AGAIN ? pays : !pays;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void note_cost(fo_plan *plan, int pooled, double cost)
+{
+    double *known = pooled ? &plan->pooled_cost : &plan->serial_cost;
+    if (plan->timed_steps++ > 0)
+        *known = *known > 0 ? *known + (cost - *known) / 4 : cost;
+}
+
 static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size + TENSOR_COST : 0; }
 
 static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff_t end, const work *w)
@@ -270,7 +302,9 @@ static int take_threads(fo_plan *plan, work *w)
         w->length += span_of(&plan->grads[t]);
     }
     const ptrdiff_t worth = w->length / plan->per_thread;
-    return worth < 2 ? 1 : pool_claim(worth < plan->threads ? (int)worth : plan->threads);
+    if (worth < 2 || !pooling_pays(plan))
+        return 1;
+    return pool_claim(worth < plan->threads ? (int)worth : plan->threads);
 }
 
 static double sum_of_parts(const fo_plan *plan)
@@ -317,21 +351,25 @@ static int step(fo_plan *plan, work *w)
     return 1;
 }
 
+int fo_claim(fo_plan *plan) { return !__atomic_exchange_n(&plan->claimed, 1, __ATOMIC_ACQUIRE); }
+void fo_yield(fo_plan *plan) { __atomic_store_n(&plan->claimed, 0, __ATOMIC_RELEASE); }
+
 int fo_step(fo_plan *plan)
 {
     work w;
     w.plan = plan;
+    w.length = 0;
     w.workers = take_threads(plan, &w);
+    const double begun = w.length ? now() : 0;
     const uint64_t control = fpu_begin(plan->flush);
     const int applied = step(plan, &w);
     fpu_end(control);
     if (w.workers > 1)
         pool_yield();
+    if (w.length)
+        note_cost(plan, w.workers > 1, (now() - begun) / (double)w.length);
     return applied;
 }
-
-int fo_claim(fo_plan *plan) { return !__atomic_exchange_n(&plan->claimed, 1, __ATOMIC_ACQUIRE); }
-void fo_yield(fo_plan *plan) { __atomic_store_n(&plan->claimed, 0, __ATOMIC_RELEASE); }
 
 typedef struct {
     uint64_t *words;

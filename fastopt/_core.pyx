@@ -360,7 +360,8 @@ cdef class Plan:
         self.threads = threads
 
     def split(self, Py_ssize_t per_thread, Py_ssize_t chunk):
-        """How work is cut, for tests: elements that are worth a thread, and of a chunk. Neither changes a bit."""
+        """How work is cut, for tests: elements that are worth a thread, always then, and of a chunk. No bit changes."""
+        self.plan.always_pool = True
         self.plan.per_thread, self.plan.chunk = max(1, per_thread), min(max(1, chunk), FO_CHUNK)
 
     def set_programs(self, list programs):

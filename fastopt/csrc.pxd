@@ -67,6 +67,8 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t per_thread
         Py_ssize_t chunk
         int threads
+        int always_pool
+        int timed_steps
         double max_norm
         double sign
         int flush
