@@ -198,18 +198,19 @@ typedef struct {
 } work;
 
 /* Whether threads help depends on what else runs on this machine, a BLAS that spins for one. So each plan times its
- * steps both ways, goes the faster way, and tries the other again now and then; the bits are the same. The first
- * step starts threads and touches memory for the first time: it is not timed. */
-enum { TRY_AGAIN = 64 };
+ * steps both ways, goes the faster way, and tries the other again now and then; the bits are the same. A trial is of
+ * two steps, of which the second counts: the first wakes threads, and at the very first touches new memory. */
+enum { TRIAL = 2, TRY_AGAIN = 64 };
 
 static int pooling_pays(const fo_plan *plan)
 {
-    if (plan->always_pool || plan->timed_steps < 2)
+    const int k = plan->timed_steps;
+    if (plan->always_pool || k < TRIAL)
         return 1;
-    if (plan->timed_steps == 2)
+    if (k < 2 * TRIAL)
         return 0;
     const int pays = plan->pooled_cost < plan->serial_cost;
-    return plan->timed_steps % TRY_AGAIN ? pays : !pays;
+    return k % TRY_AGAIN < TRIAL ? !pays : pays;
 }
 
 static double now(void)
@@ -222,8 +223,11 @@ static double now(void)
 static void note_cost(fo_plan *plan, int pooled, double cost)
 {
     double *known = pooled ? &plan->pooled_cost : &plan->serial_cost;
-    if (plan->timed_steps++ > 0)
+    const int k = plan->timed_steps++;
+    if (k < 2 * TRIAL ? k % TRIAL == TRIAL - 1 : k % TRY_AGAIN != 0)
         *known = *known > 0 ? *known + (cost - *known) / 4 : cost;
+    if (plan->timed_steps == 1 << 30)
+        plan->timed_steps = TRY_AGAIN;
 }
 
 static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size + TENSOR_COST : 0; }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def print_table(results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 80)  # in a file or pipe always whole
+    console = Console(width=max(88, Console().width))  # whole, in a pipe and in a narrow window too
     unit = "us" if console.options.ascii_only else "µs"
     table = Table()
     table.add_column("optimizer", no_wrap=True)
