@@ -5,13 +5,11 @@ over rounds in each of which every row has its turn, so that a busy moment of th
 
     whole step     opt.step(grads), what a user waits for
     admit          collecting and checking the gradients, and letting go of them
-    coefficients   the rule's coefficients at this t, in Python
-    hand over      their way into the plan
+    coefficients   those that change with t, in Python, and their way into the plan
     run            the call without the GIL; of that
       arithmetic   beyond the same call for as many tensors of one element
-    report         making the Report
-    glue           the whole less these parts: the statements of Optimizer.step, and what parts cost more among
-                   others than in a loop of their own
+    glue           the whole less these parts: the statements of Optimizer.step, the report, and what the parts
+                   cost more among others than in a loop of their own
     with schedule  the whole where lr is a schedule, so that programs are made anew at every step
 
 The last row is the whole step per tensor. Compare within one run only.
@@ -28,7 +26,6 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fastopt.optimizer import Report
 from fastopt.tree import Array
 
 SHAPES = [(1, 1000), (10, 100), (100, 100), (1000, 100)]
@@ -57,8 +54,7 @@ def rows(tensors: int, elements: int) -> dict[str, Callable[[], Any]]:
     opt._plan.admit(grads, opt._match)
     single, ones = made(tensors, 1)
     single._plan.admit(ones, single._match)
-    cohort = opt._cohorts[0]
-    values = opt.coefficients(cohort.h, 2)
+    h = opt._cohorts[0].h
 
     def admit() -> None:
         door._plan.admit(grads, door._match)
@@ -67,11 +63,9 @@ def rows(tensors: int, elements: int) -> dict[str, Callable[[], Any]]:
     return {
         "whole step": lambda: whole.step(grads),
         "admit": admit,
-        "coefficients": lambda: opt.coefficients(cohort.h, 2),
-        "hand over": lambda: opt._plan.set_coefficients(0, values),
+        "coefficients": lambda: opt._plan.set_coefficients(0, opt.coefficients_at(h, 2)),
         "run": lambda: opt._plan.run(),
         "run 1": lambda: single._plan.run(),
-        "report": lambda: Report(True, None, 2),
         "with schedule": lambda: scheduled.step(grads),
     }
 
@@ -96,16 +90,13 @@ def measure(calls: dict[str, Callable[[], Any]], loops: int) -> dict[str, float]
 
 def table(shape: tuple[int, int]) -> dict[str, float]:
     found = measure(rows(*shape), max(1, 200 // shape[0]))
-    parts = [found[name] for name in ("admit", "coefficients", "hand over", "run", "report")]
     return {
         "whole step": found["whole step"],
         "  admit": found["admit"],
         "  coefficients": found["coefficients"],
-        "  hand over": found["hand over"],
         "  run": found["run"],
         "    arithmetic": found["run"] - found["run 1"],
-        "  report": found["report"],
-        "  glue": found["whole step"] - sum(parts),
+        "  glue": found["whole step"] - found["admit"] - found["coefficients"] - found["run"],
         "with schedule": found["with schedule"],
         "per tensor": found["whole step"] / shape[0],
     }

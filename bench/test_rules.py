@@ -62,26 +62,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Run(NamedTuple):
-    """A step to time, the arrays that it writes (parameter, state, average), and what a single pass moves."""
+    """A step to time, the arrays that it writes, and what a single pass moves."""
 
     step: Callable[[], Any]
     written: list[Array]
-    bytes_per_element: int
+    bytes_per_step: int
 
 
 def run_optimizer(case: Case, params: Array, g: Array, backend: str = "c", threads: int | None = 1) -> Run:
     p = params.copy()
     opt = case.make([p], backend=backend, threads=threads)
-    return Run(functools.partial(opt.step, [g]), *moved(opt, p))
+    return Run(functools.partial(opt.step, [g]), written(opt, p), opt.bytes_per_step)
 
 
 def run_tuned(case: Case, params: Array, g: Array) -> Run:
     p = params.copy()
     opt = case.make([p])
-    written, bytes_per_element = moved(opt, p)
-    buffers = dict(zip([*state_buffers(opt), "average"], written[1:], strict=False))
-    tuned = Tuned(program_of(case, p.dtype), p, g, buffers, -1.0 if opt.maximize else 1.0, opt.clip_norm, measures(opt))
-    return Run(tuned.step, written, bytes_per_element)
+    arrays = written(opt, p)
+    buffers = dict(zip([*state_buffers(opt), "average"], arrays[1:], strict=False))
+    sign, measure = -1.0 if opt.maximize else 1.0, opt.clip_norm is not None or opt.on_nonfinite is not None
+    tuned = Tuned(program_of(case, p.dtype), p, g, buffers, sign, opt.clip_norm, measure)
+    return Run(tuned.step, arrays, opt.bytes_per_step)
 
 
 RUNS: dict[str, Callable[[Case, Array, Array], Run]] = {
@@ -92,20 +93,15 @@ RUNS: dict[str, Callable[[Case, Array, Array], Run]] = {
 }
 
 
-def moved(opt: fastopt.Optimizer, p: Array) -> tuple[list[Array], int]:
-    """All that a step writes, and the bytes per element of one pass: what is written is also read."""
+def written(opt: fastopt.Optimizer, p: Array) -> list[Array]:
+    """All that a step writes: the parameter, its state, its average."""
     averages = [] if opt.average is None else opt.averages
-    written = [p, *(opt.state["0"][name] for name in state_buffers(opt)), *averages]
-    return written, p.itemsize * (2 * len(written) + 1 + measures(opt))
+    return [p, *(opt.state["0"][name] for name in state_buffers(opt)), *averages]
 
 
 def state_buffers(opt: fastopt.Optimizer) -> tuple[str, ...]:
     """A rule lists p, g and then its state."""
     return _core.KERNELS[opt.rule][1][2:]
-
-
-def measures(opt: fastopt.Optimizer) -> bool:
-    return opt.clip_norm is not None or opt.on_nonfinite is not None
 
 
 def program_of(case: Case, dtype: Any) -> list[tuple[str, dict[str, float]]]:
@@ -154,9 +150,10 @@ def check_and_time(benchmark: Any, case: Case, dtype: Any, size: str, implementa
     if benchmark.disabled:
         return
     ns = benchmark.stats.stats.median * 1e9 / params.size
-    speed = run.bytes_per_element / ns
+    weight = run.bytes_per_step // params.size
+    speed = weight / ns
     benchmark.extra_info |= {
-        "elements": params.size, "bytes/element": run.bytes_per_element, "ns/element": ns, "GB/s": speed,
+        "elements": params.size, "bytes/element": weight, "ns/element": ns, "GB/s": speed,
         "isa": _core.active_isa(), "threads": fastopt.info().threads if implementation == "threads" else 1,
     }  # fmt: skip
     ROWS.setdefault(benchmark.group, {})[implementation] = (ns, speed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ def initialise(rng: np.random.Generator, sizes: tuple[int, ...], dtype: Any) -> 
             "W": (rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)).astype(dtype),
             "b": np.zeros(outputs, dtype),
         }
-        for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), 1)
+        for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes), 1)
     }
 
 

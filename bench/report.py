@@ -1,0 +1,539 @@
+"""Pages and pictures of what bench/peers.py measured: python -m bench.report FILE.json
+
+Writes docs/performance.md, docs/performance-size.png and docs/performance-tensors.png, and the block between
+<!-- performance --> and <!-- /performance --> in README.md. Prose is in the templates below, numbers are in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastopt.benchmark.contenders import MAKERS
+from fastopt.benchmark.rows import verdict
+
+Row = dict[str, Any]
+
+PAGE = """\
+# Performance
+
+Measured on {date}{quick}: {cpu}, {cpus} CPUs, caches {caches}, {memory} GiB, {system}, huge pages "{huge_pages}".
+fastopt {fastopt} (kernels for {isa}), built by {compiler} with `{flags}`;
+Python {python}, NumPy {numpy}; {peers}.{missing}
+
+`python -m bench.peers --out FILE.json && python -m bench.report FILE.json` makes this page anew, on any machine.
+Times are medians of a step, ratios medians of the ratios within a round with their quartiles:
+[how](#how-it-is-measured).
+
+## What is promised
+
+{kept} of {promised} rows reach their target, {goals} of them the goal. The ratio is the other's time over fastopt's,
+but in the row of subnormals. Rows that miss stay here.
+
+{promises}
+
+## Beside everyone
+
+How many times as long as fastopt the others take; below 1 they are faster. torch has three forms: its default, a loop
+over tensors; `foreach`; and `fused`, a kernel in C++. What does not offer a row's computation has no number in it.
+
+{everyone}
+
+## From small to large
+
+![Nanoseconds per element against the number of elements](performance-size.png)
+
+AdamW on one float32 tensor, ns per element. *Bytes only* is a loop in C that reads and writes as many bytes as the step
+and computes next to nothing: what memory, or the cache that the arrays fit in, allows.
+
+{sizes}
+
+## Many tensors
+
+![Nanoseconds per tensor against the number of tensors](performance-tensors.png)
+
+AdamW on tensors of 100 float32 elements, ns per tensor. In an arena (`fastopt.arena`) all of them are one tensor to
+the step.
+
+{tensors}
+
+## Every optimizer
+
+ns per element of fastopt, and how many times as long the fastest of torch's forms takes (d: default, e: foreach,
+f: fused, which RMSprop and NAdam do not have).
+
+{optimizers}
+
+## What a step costs
+
+    seconds = fixed + tensors * per_tensor + elements * max(arithmetic, bytes_per_element / bandwidth)
+
+| | AdamW on one thread of this machine | read off |
+|---|---|---|
+| fixed | {fixed:.2f} µs | a step on one tensor of 100 |
+| per_tensor | {per_tensor:.0f} ns | 1 against {many:,} tensors of 100 |
+| arithmetic | {arithmetic:.3f} ns per element | {small:,} against {cached:,} elements, which a cache holds |
+| bandwidth | {bandwidth} | the bytes-only loop on the largest arrays |
+
+Bytes per element, float32: every array that a step writes counts 8, the gradient 4, and 4 more where its norm is
+measured; `opt.bytes_per_step` says it of a whole model. All that surrounds the rule happens in the same pass, so
+of the options only an average (8) and a norm (4) add traffic. Predicted from the bandwidth alone:
+
+{rules}
+
+AdamW on one tensor and one thread, with the bandwidth of the bytes-only loop at each size:
+
+{predictions}
+
+More tensors than the caches hold the headers of cost more than predicted, each of them: {far}.
+
+### A model that is not here
+
+7 billion float32 parameters under AdamW are 28 * 7e9 bytes, 196 GB of traffic for a step. On 64 cores memory is the
+limit by far (the arithmetic takes {arithmetic64:.2f} s, were each of them like the one above), so
+
+    seconds = 196 / bandwidth + tensors * per_tensor
+
+with the GB/s that all cores reach together. `python -m bench.peers --rows limit-adamw` finds them there: 0.84 over the
+seconds of *bytes only*. At 100 GB/s a step takes 1.96 s, at 200 GB/s 0.98 s, at 400 GB/s 0.49 s, and 300 tensors
+add {tensors300:.2f} ms. Clipping by norm makes it 224 GB, and an average of the weights 56 GB more. Nothing of this
+was measured on such a machine. Where memory belongs to sockets, a page belongs to the one whose thread touched it
+first, and a thread has the same part of the arrays at every step.
+
+## How it is measured
+
+- All contenders of a row share a process and take turns, in an order that changes from round to round, so that a busy
+  moment of the machine meets all alike. A turn is a step untimed, then a batch of at least 0.3 ms timed (one step
+  where that is longer), with the garbage collector off; {rounds} rounds or more. On several threads a pause of 12 ms
+  comes before each turn: the OpenMP threads of others spin some 8 ms after their work.
+- Parameters start equal. Gradients are made beforehand and stay the same; what clipping or a library does to them is
+  undone between batches. Before it is timed, each contender takes three steps on small tensors, and must
+  arrive where fastopt does but for rounding.
+- torch has as many threads as fastopt (`torch.set_num_threads`), and its arrays are in huge pages as NumPy's are
+  (`THP_MEM_ALLOC_ENABLE=1`), which makes it faster. optax is one jitted function, to which parameters and state are
+  donated; jax chooses its threads itself, in all rows. scikit-learn's optimizer, which has no weight decay, gets a line
+  of NumPy for it. scikit-learn, thinc and NumPy are on one thread.
+- The bytes-only loop is compiled here and for this CPU (`-O3 -march=native`). It takes the arrays in chunks, and shares
+  them out among threads, as the step does.
+- *Separate passes* are fastopt's own kernels one after another: norm, clip, L2, AdamW, average.
+- In the row of subnormals, gradients and state are filled before every step: with 1e-40, and for comparison with 0.5.
+  Inside a step fastopt flushes subnormals, unless told otherwise.
+"""
+
+README = """\
+A step of AdamW in float32 beside torch {torch}, its fused form, on an {cpu}:
+
+{table}
+
+[More rows, sizes and libraries](docs/performance.md), those where fastopt is slower among them."""
+
+README_ROWS = ("1k/1", "policy/1", "policy-clip/1", "100x100/1", "mlp/{n}", "1m/{n}", "20m/{n}", "20m-clip/{n}")
+
+FORMS = {"torch": "d", "torch foreach": "e", "torch fused": "f"}
+
+
+# Numbers as text
+
+
+def time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= 0.9995 * size:
+            return f"{significant(seconds / size)} {unit}"
+    return f"{significant(seconds * 1e9)} ns"
+
+
+def significant(x: float) -> str:
+    """Three digits, and all of those before the point."""
+    return f"{x:.2f}" if x < 9.995 else f"{x:.1f}" if x < 99.95 else f"{x:,.0f}"
+
+
+def times(spread: dict[str, float]) -> str:
+    return f"{significant(spread['median'])} ({significant(spread['q1'])} to {significant(spread['q3'])})"
+
+
+def table(head: Iterable[str], lines: Iterable[Iterable[str]], left: int = 1) -> str:
+    """Markdown: the first columns to the left, the others to the right."""
+    head = list(head)
+    marks = ["---"] * left + ["--:"] * (len(head) - left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *lines))
+
+
+def on(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+# Rows
+
+
+class Data(NamedTuple):
+    """A file of bench/peers.py: rows by name, those that were measured."""
+
+    whole: dict[str, Any]
+    rows: dict[str, Row]
+
+    @property
+    def threads(self) -> list[int]:
+        return sorted({row["threads"] for row in self.rows.values()})
+
+    def group(self, *groups: str, threads: int | None = None) -> list[Row]:
+        return [
+            row
+            for row in self.rows.values()
+            if row["group"] in groups and (threads is None or row["threads"] == threads)
+        ]
+
+
+def load(path: Path) -> Data:
+    whole = json.loads(path.read_text())
+    return Data(whole, {row["name"]: row for row in whole["rows"] if "error" not in row})
+
+
+def seconds(row: Row | None, label: str) -> float | None:
+    """The median of a contender, where there is one."""
+    return row["seconds"][label]["median"] if row and label in row["seconds"] else None
+
+
+def per(row: Row | None, label: str, things: str) -> str:
+    found = seconds(row, label)
+    return "" if row is None or found is None else significant(found / row[things] * 1e9)
+
+
+# Tables
+
+
+def promised(data: Data) -> list[Row]:
+    return [row for row in data.group("small", "large", "limits") if row["target"] is not None]
+
+
+def promises(data: Data) -> str:
+    lines = []
+    for row in promised(data):
+        found = row["ratios"].get(row["against"])
+        word = verdict(row) or row["absent"].get(row["against"], "not measured")
+        theirs = seconds(row, row["against"])
+        lines.append(
+            [
+                row["title"],
+                row["against"],
+                str(row["threads"]),
+                time(row["seconds"][row["of"]]["median"]),
+                "" if theirs is None else time(theirs),
+                "" if found is None else times(found),
+                ("at most " if row["at_most"] else "") + f"{row['target']:g}",
+                "" if row["goal"] is None else f"{row['goal']:g}",
+                f"**{word}**" if word == "missed" else word,
+            ]
+        )
+    head = ("step", "against", "threads", "fastopt", "the other", "ratio", "target", "goal", "verdict")
+    lines += [
+        [row["title"], "", row["name"].partition("/")[2], "", "", "", "", "", f"failed: {row['error']}"]
+        for row in data.whole["rows"]
+        if "error" in row
+    ]
+    return table(head, lines, left=2)
+
+
+def everyone(data: Data) -> str:
+    rows = data.group("small", "large")
+    labels = [
+        label
+        for label in dict.fromkeys(label for row in rows for label in row["seconds"])
+        if label in MAKERS and label != "fastopt"
+    ]
+    lines = []
+    for row in rows:
+        if "subnormal" in row["name"] or not set(labels) & set(row["seconds"]):
+            continue
+        cells = [significant(row["ratios"][label]["median"]) if label in row["ratios"] else "" for label in labels]
+        lines.append([row["title"], str(row["threads"]), time(row["seconds"]["fastopt"]["median"]), *cells])
+    return table(["step", "threads", "fastopt", *labels], lines)
+
+
+def sweep(data: Data, group: str, things: str, labels: tuple[str, ...]) -> str:
+    """A line for each size, with the columns of every number of threads."""
+    sizes = sorted({row[things] for row in data.group(group)})
+    columns = [(label, n) for n in data.threads for label in labels]
+    found = {(row[things], row["threads"]): row for row in data.group(group)}
+    head = [things, *(f"{label}, {on(n)}" for label, n in columns)]
+    return table(
+        head,
+        ([f"{size:,}", *(per(found.get((size, n)), label, things) for label, n in columns)] for size in sizes),
+        left=0,
+    )
+
+
+def optimizers(data: Data) -> str:
+    rows = data.group("optimizers")
+    if not rows:
+        return "Not measured."
+    sizes = sorted({row["elements"] for row in rows})
+    found = {(row["rule"], row["elements"], row["threads"]): row for row in rows}
+    columns = [(size, n) for n in data.threads for size in sizes]
+    lines = []
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        line = [rule]
+        for size, n in columns:
+            row = found.get((rule, size, n))
+            here = [label for label in FORMS if row and label in row["ratios"]]
+            if row is None:
+                line.append("")
+            elif not here:
+                line.append(per(row, "fastopt", "elements"))
+            else:
+                best = min(here, key=lambda label: row["ratios"][label]["median"])
+                ratio = significant(row["ratios"][best]["median"])
+                line.append(f"{per(row, 'fastopt', 'elements')}, {ratio} {FORMS[best]}")
+        lines.append(line)
+    return table(["rule", *(f"{size:,}, {on(n)}" for size, n in columns)], lines)
+
+
+# The model
+
+
+class Model(NamedTuple):
+    """What the sweeps say of AdamW on one thread, in seconds; bandwidth in bytes a second."""
+
+    fixed: float
+    per_tensor: float
+    arithmetic: float
+    many: int
+    small: int
+    cached: int
+    bandwidth: dict[int, float]
+
+    def predict(self, row: Row) -> float:
+        """With the bandwidth of the loop at that size, where it was measured."""
+        loop = seconds(row, "bytes only") or 0.0
+        return self.fixed + row["tensors"] * self.per_tensor + max(row["elements"] * self.arithmetic, loop)
+
+
+FITS = 30_000
+"""Elements of AdamW that a second-level cache holds: 840 kB."""
+
+
+def fit(data: Data) -> Model:
+    """From the rows with the fewest surprises: small arrays that the cache holds, and the largest loop."""
+    size = {row["elements"]: row["seconds"]["fastopt"]["median"] for row in data.group("sizes", threads=1)}
+    count = {row["tensors"]: row["seconds"]["fastopt"]["median"] for row in data.group("tensors", threads=1)}
+    small, cached = min(size), max(n for n in size if n <= FITS)
+    arithmetic = (size[cached] - size[small]) / (cached - small)
+    many = max(n for n in count if n <= 100)
+    per_tensor = (count[many] - count[1]) / (many - 1) - 100 * arithmetic
+    fixed = count[1] - per_tensor - 100 * arithmetic
+    bandwidth = {}
+    for n in data.threads:
+        loops = [row for row in data.group("sizes", "limits", threads=n) if "bytes only" in row["seconds"]]
+        loops = [row for row in loops if row["rule"] == "adamw"]
+        if loops:
+            largest = max(loops, key=lambda row: row["elements"])
+            moved = largest["elements"] * largest["bytes_per_element"]
+            bandwidth[n] = moved / largest["seconds"]["bytes only"]["median"]
+    return Model(fixed, per_tensor, arithmetic, many, small, cached, bandwidth)
+
+
+def rules(data: Data, model: Model) -> str:
+    """What one bandwidth, that of AdamW's loop, says of every rule on large arrays."""
+    found: dict[str, dict[int, Row]] = {}
+    for row in data.group("limits"):
+        found.setdefault(row["rule"], {})[row["threads"]] = row
+    lines = []
+    for rule, by_threads in found.items():
+        any_row = next(iter(by_threads.values()))
+        line = [rule, str(any_row["bytes_per_element"])]
+        for n in data.threads:
+            row = by_threads.get(n)
+            if row is None or n not in model.bandwidth:
+                line += [""] * 2
+                continue
+            predicted = row["elements"] * row["bytes_per_element"] / model.bandwidth[n]
+            line += [time(predicted), time(row["seconds"]["fastopt"]["median"])]
+        lines.append(line)
+    head = ["rule, 30,000,000", "bytes per element"]
+    head += [f"{what}, {on(n)}" for n in data.threads for what in ("predicted", "measured")]
+    return table(head, lines)
+
+
+def predictions(data: Data, model: Model) -> str:
+    lines = []
+    for row in data.group("sizes", threads=1):
+        predicted, measured = model.predict(row), row["seconds"]["fastopt"]["median"]
+        lines.append([f"{row['elements']:,}", time(predicted), time(measured), f"{measured / predicted:.2f}"])
+    return table(["elements", "predicted", "measured", "measured over predicted"], lines, left=0)
+
+
+def far(data: Data, model: Model) -> str:
+    rows = [row for row in data.group("tensors", threads=1) if row["tensors"] >= 1000]
+    return (
+        "; ".join(f"{per(row, 'fastopt', 'tensors')} ns each for {row['tensors']:,}" for row in rows) or "not measured"
+    )
+
+
+# Pages
+
+
+def page(data: Data) -> str:
+    whole, machine, model = data.whole, data.whole["machine"], fit(data)
+    peers = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
+    words = [verdict(row) for row in promised(data)]
+    return PAGE.format(
+        **{name: machine[name] for name in ("system", "huge_pages", "fastopt", "isa", "compiler", "flags")},
+        **{name: machine[name] for name in ("cpu", "cpus", "python", "numpy")},
+        date=whole["date"],
+        quick=", with few rounds (`--quick`)" * whole["quick"],
+        caches=", ".join(f"{name} {size}" for name, size in machine["caches"].items()) or "unknown",
+        memory=machine["memory_gib"],
+        peers=peers or "no other library",
+        missing=f" Not installed, and so not here: {', '.join(whole['missing'])}." * bool(whole["missing"]),
+        kept=len([word for word in words if word in ("target", "goal")]),
+        promised=len(words),
+        goals=words.count("goal"),
+        promises=promises(data),
+        everyone=everyone(data),
+        sizes=sweep(data, "sizes", "elements", ("fastopt", "torch fused", "bytes only")),
+        tensors=sweep(data, "tensors", "tensors", ("fastopt", "fastopt, arena", "torch fused")),
+        optimizers=optimizers(data),
+        fixed=model.fixed * 1e6,
+        per_tensor=model.per_tensor * 1e9,
+        arithmetic=model.arithmetic * 1e9,
+        many=model.many,
+        small=model.small,
+        cached=model.cached,
+        bandwidth=", ".join(f"{b / 1e9:.1f} GB/s on {on(n)}" for n, b in model.bandwidth.items()) or "not measured",
+        rules=rules(data, model),
+        predictions=predictions(data, model),
+        far=far(data, model),
+        arithmetic64=model.arithmetic * 7e9 / 64,
+        tensors300=model.per_tensor * 300 * 1e3,
+        rounds=min(row["rounds"] for row in data.rows.values()),
+    )
+
+
+def readme_block(data: Data) -> str:
+    """The short table, between its markers."""
+    machine, n = data.whole["machine"], max(data.threads)
+    lines = []
+    for name in README_ROWS:
+        row = data.rows.get(name.format(n=n))
+        if row and "torch fused" in row["ratios"]:
+            ours, theirs = (time(row["seconds"][label]["median"]) for label in ("fastopt", "torch fused"))
+            ratio = significant(row["ratios"]["torch fused"]["median"])
+            lines.append([row["title"].removeprefix("AdamW, "), str(row["threads"]), ours, theirs, ratio])
+    text = README.format(
+        cpu=machine["cpu"],
+        torch=machine["peers"].get("torch", "(missing)"),
+        table=table(["parameters", "threads", "fastopt", "torch", "ratio"], lines),
+    )
+    return f"<!-- performance -->\n{text}\n<!-- /performance -->"
+
+
+def insert(text: str, block: str) -> str:
+    """The text with the block in place of what is between the markers."""
+    pattern = re.compile(r"<!-- performance -->.*?<!-- /performance -->", re.S)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit("README.md needs <!-- performance --> and, behind it, <!-- /performance -->, once")
+    return pattern.sub(lambda _: block, text)
+
+
+# Pictures
+
+OURS, THEIRS, LIMIT = "#0b5fa5", "#c8501e", "#555555"
+
+
+def curve(axes: Any, points: list[tuple[float, dict[str, float]]], color: str, label: str, style: str = "-") -> None:
+    """Medians, and their quartiles as a band."""
+    x = [n for n, _ in points]
+    low, middle, high = ([spread[key] for _, spread in points] for key in ("q1", "median", "q3"))
+    axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+    axes.plot(x, middle, style, color=color, lw=2, marker="o", ms=3.5, label=label)
+
+
+def points(rows: list[Row], label: str, things: str) -> list[tuple[float, dict[str, float]]]:
+    """(things, ns per thing) of a contender, in order."""
+    found = []
+    for row in sorted(rows, key=lambda row: row[things]):
+        if label in row["seconds"]:
+            spread = row["seconds"][label]
+            found.append((row[things], {key: value / row[things] * 1e9 for key, value in spread.items()}))
+    return found
+
+
+def panels(titles: list[str], x: str, y: str) -> tuple[Any, list[Any]]:
+    """Log-log axes side by side, with one scale upwards."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(9, 5), layout="constrained")
+    found = drawn.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, title in zip(found, titles, strict=True):
+        axes.set(xscale="log", yscale="log", xlabel=x)
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.grid(alpha=0.25, which="major")
+        axes.spines[["top", "right"]].set_visible(False)
+        plain_numbers(axes.yaxis)
+    found[0].set_ylabel(y)
+    return drawn, list(found)
+
+
+def plain_numbers(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def in_bytes(size: str) -> int:
+    """Of "32K" or "8M", as the system writes the sizes of caches."""
+    return int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
+
+
+def draw_sizes(data: Data, out: Path) -> None:
+    """ns per element against size, a panel for each number of threads; a line where the arrays fill a cache."""
+    everywhere = data.group("sizes")
+    sizes, each = [row["elements"] for row in everywhere], everywhere[0]["bytes_per_element"]
+    drawn, found = panels([f"AdamW on one float32 tensor, {on(n)}" for n in data.threads], "elements", "ns per element")
+    for n, axes in zip(data.threads, found, strict=True):
+        rows = data.group("sizes", threads=n)
+        curve(axes, points(rows, "torch fused", "elements"), THEIRS, "torch fused")
+        curve(axes, points(rows, "fastopt", "elements"), OURS, "fastopt")
+        curve(axes, points(rows, "bytes only", "elements"), LIMIT, "the limit: only touching the bytes", "--")
+        for name, size in data.whole["machine"]["caches"].items():
+            edge = in_bytes(size) / each
+            if min(sizes) < edge < max(sizes):
+                axes.axvline(edge, color="0.8", lw=1, zorder=0)
+                axes.annotate(f"fills {name.rstrip('d')}", (edge, 0), xycoords=("data", "axes fraction"),
+                              xytext=(-10, 6), textcoords="offset points", color="0.5", fontsize=8, rotation=90)  # fmt: skip
+    found[0].legend(frameon=False)
+    drawn.savefig(out, dpi=130)
+
+
+def draw_tensors(data: Data, out: Path) -> None:
+    n = min(data.threads)
+    drawn, (axes,) = panels([f"AdamW on tensors of 100 float32 elements, {on(n)}"], "tensors", "ns per tensor")
+    rows = data.group("tensors", threads=n)
+    curve(axes, points(rows, "torch fused", "tensors"), THEIRS, "torch fused")
+    curve(axes, points(rows, "fastopt", "tensors"), OURS, "fastopt")
+    curve(axes, points(rows, "fastopt, arena", "tensors"), OURS, "fastopt, all in one arena", ":")
+    axes.legend(frameon=False)
+    plain_numbers(axes.xaxis)
+    drawn.savefig(out, dpi=130)
+
+
+def main() -> None:
+    root = Path(__file__).parent.parent
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--docs", type=Path, default=root / "docs")
+    parser.add_argument("--readme", type=Path, default=root / "README.md")
+    args = parser.parse_args()
+    data = load(args.file)
+    (args.docs / "performance.md").write_text(page(data))
+    draw_sizes(data, args.docs / "performance-size.png")
+    draw_tensors(data, args.docs / "performance-tensors.png")
+    args.readme.write_text(insert(args.readme.read_text(), readme_block(data)))
+
+
+if __name__ == "__main__":
+    main()
