@@ -26,7 +26,7 @@ core = Extension(
     "fastopt._core",
     sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c"],
     include_dirs=["csrc", numpy.get_include()],
-    depends=[f"csrc/{name}" for name in os.listdir("csrc") if name.endswith(".h")],
+    depends=["fastopt/csrc.pxd", "fastopt/door.pxi", *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h"))],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("FO_FLAGS", '"' + " ".join(EXACT) + '"'),

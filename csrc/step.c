@@ -167,6 +167,7 @@ static void walk(const fo_program *program, const fo_tensor *tensor, const fo_vi
     const fo_functions *f = fo_functions_for(grad->dtype);
     const ptrdiff_t size = item_size[grad->dtype];
     const int direct = grad->dense && scale == 1.0 && !program->edits;
+    chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
     for (ptrdiff_t start = begin; start < end; start += chunk) {
         const ptrdiff_t left = end - start, n = left < chunk ? left : chunk;
         if (!direct)

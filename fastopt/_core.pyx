@@ -9,7 +9,8 @@ fastopt/numpy_backend.py puts NumPy in place of that call and shares everything 
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
-from libc.math cimport INFINITY
+from cpython.ref cimport Py_INCREF
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 
@@ -20,6 +21,10 @@ import numpy as np
 from fastopt.csrc cimport *
 
 cnp.import_array()
+
+cdef extern from "Python.h":
+    object PyType_GenericAlloc(type cls, Py_ssize_t items)
+    void PyTuple_SET_ITEM(object t, Py_ssize_t i, object x)
 
 cdef extern from *:
     """
@@ -111,6 +116,11 @@ def power(double base, int64_t n):
     return fo_power(base, n)
 
 
+def corrections(double beta1, double beta2, int64_t t):
+    """1 - beta1^t, and sqrt(1 - beta2^t)."""
+    return 1 - fo_power(beta1, t), sqrt(1 - fo_power(beta2, t))
+
+
 def control_word():
     return fo_control()
 
@@ -141,112 +151,16 @@ cdef class subnormals:
         fo_restore(self.before.pop())
 
 
-# The door
+include "door.pxi"
 
 
-cdef object _check_array(str what, object a):
-    """Refuses whatever is not a plain float32 or float64 array in native byte order."""
-    if not isinstance(a, np.ndarray):
-        kind = f"{type(a).__module__}.{type(a).__qualname__}".removeprefix("builtins.")
-        fix = "np.asarray(x)" if isinstance(a, np.generic) else "numpy.ndarray objects (of a torch tensor: x.numpy())"
-        raise TypeError(f"{what} is a {kind}, not a numpy array: pass {fix}")
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{what} is a masked array, whose mask a step would ignore: pass its .data")
-    if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(a) != cnp.NPY_DOUBLE:
-        raise TypeError(
-            f"{what} has dtype {a.dtype}: fastopt computes in float32 and float64; "
-            "convert it once with .astype(np.float32)"
-        )
-    if cnp.PyArray_ISBYTESWAPPED(a):
-        raise TypeError(
-            f"{what} has dtype {a.dtype.str}, the other byte order: convert it with .astype({a.dtype.name!r})"
-        )
-
-
-cdef bint _byte_range(object a, uintptr_t* low, uintptr_t* high):
-    """The bytes between an array's first and last element; False where there are none."""
-    cdef Py_ssize_t reach
-    cdef int i
-    low[0] = <uintptr_t>cnp.PyArray_DATA(a)
-    high[0] = low[0] + cnp.PyArray_ITEMSIZE(a)
-    for i in range(cnp.PyArray_NDIM(a)):
-        if cnp.PyArray_DIM(a, i) == 0:
-            return False
-        reach = (cnp.PyArray_DIM(a, i) - 1) * cnp.PyArray_STRIDE(a, i)
-        if reach < 0:
-            low[0] += reach
-        else:
-            high[0] += reach
-    return True
-
-
-cdef list _ranges(arrays):
-    """(low, high, index) of every array that has bytes, sorted."""
-    cdef uintptr_t low, high
-    found = []
-    for i, a in enumerate(arrays):
-        if _byte_range(a, &low, &high):
-            found.append((low, high, i))
-    found.sort()
-    return found
-
-
-cdef object _refuse_overlap(str what, names, arrays):
-    cdef list ranges = _ranges(arrays)
-    seen = {}
-    for name, a in zip(names, arrays):
-        if id(a) in seen:
-            raise ValueError(
-                f"{what}s {seen[id(a)]!r} and {name!r} are the same array: it would be written twice; pass it once"
-            )
-        seen[id(a)] = name
-    reaching = None
-    for low, high, i in ranges:
-        if reaching is not None and low < reaching[1] and _share(arrays[i], arrays[reaching[2]]):
-            first, second = sorted((i, reaching[2]))
-            raise ValueError(
-                f"{what}s {names[first]!r} and {names[second]!r} overlap in memory: some elements would be "
-                "written twice; pass views that do not overlap, or copies"
-            )
-        if reaching is None or high > reaching[1]:
-            reaching = (low, high, i)
-
-
-cdef bint _share(object a, object b):
-    """Whether two arrays whose byte ranges meet have an element in common."""
-    try:
-        return np.shares_memory(a, b, max_work=1_000_000)
-    except np.exceptions.TooHardError:
-        return True
-
-
-def check_parameters(names, params):
-    """Refuses what cannot be updated in place: names the parameter, what was found and the fix."""
-    for name, a in zip(names, params):
-        what = f"parameter {name!r}"
-        _check_array(what, a)
-        if not cnp.PyArray_ISWRITEABLE(a):
-            raise ValueError(
-                f"{what} is read-only and is to be updated in place: pass a writable array "
-                "(a.copy(), or a.flags.writeable = True where it owns its memory)"
-            )
-        if not cnp.PyArray_IS_C_CONTIGUOUS(a) and not cnp.PyArray_IS_F_CONTIGUOUS(a):
-            raise ValueError(
-                f"{what} is not contiguous (shape {a.shape}, strides {a.strides}): pass a C- or "
-                "Fortran-contiguous array, for example np.ascontiguousarray(a), and use that one in the model"
-            )
-        if not cnp.PyArray_ISALIGNED(a):
-            raise ValueError(f"{what} is not aligned to its {a.itemsize}-byte elements: pass a.copy()")
-    _refuse_overlap("parameter", names, params)
-
-
-cdef inline bint _is_dense(object a, bint fortran):
+cdef inline bint _is_dense(cnp.ndarray a, bint fortran) noexcept:
     return cnp.PyArray_ISALIGNED(a) and (
         cnp.PyArray_IS_F_CONTIGUOUS(a) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(a)
     )
 
 
-cdef inline void _fill_view(fo_view* view, object a, bint fortran):
+cdef inline void _fill_view(fo_view* view, cnp.ndarray a, bint fortran) noexcept:
     view.data = <char*>cnp.PyArray_DATA(a)
     view.shape = <const Py_ssize_t*>cnp.PyArray_DIMS(a)
     view.strides = <const Py_ssize_t*>cnp.PyArray_STRIDES(a)
@@ -429,32 +343,34 @@ cdef class Plan:
 
     cdef bint _admit(self, Py_ssize_t i, object g) except -1:
         """The door for one gradient; returns whether it is None."""
-        cdef object p = (<tuple>self.params)[i]
+        # A cast that does not check: _check_array, or CheckExact below, has.
+        cdef cnp.ndarray a, p = <cnp.ndarray>(<tuple>self.params)[i]
         cdef fo_view* view = &self.plan.grads[i]
         cdef bint fortran
         if g is None:
             view.data = NULL
             return True
-        if not cnp.PyArray_CheckExact(g) or cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
+        if not cnp.PyArray_CheckExact(g) or cnp.PyArray_TYPE(<cnp.ndarray>g) != cnp.PyArray_TYPE(p):
             _check_array(f"gradient of {self.names[i]!r}", g)
             if cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
                 raise TypeError(
-                    f"gradient of {self.names[i]!r} has dtype {g.dtype} and its parameter {p.dtype}: "
-                    f"compute it in the parameter's dtype, or convert it with .astype(np.{p.dtype})"
+                    f"gradient of {self.names[i]!r} has dtype {g.dtype} and its parameter {self.params[i].dtype}: "
+                    f"compute it in the parameter's dtype, or convert it with .astype(np.{self.params[i].dtype})"
                 )
-        if cnp.PyArray_ISBYTESWAPPED(g):
+        a = <cnp.ndarray>g
+        if cnp.PyArray_ISBYTESWAPPED(a):
             _check_array(f"gradient of {self.names[i]!r}", g)
-        if not cnp.PyArray_SAMESHAPE(g, p):
+        if not cnp.PyArray_SAMESHAPE(a, p):
             raise ValueError(
-                f"gradient of {self.names[i]!r} has shape {g.shape} and its parameter {p.shape}: they must be "
-                "equal" + (" (transposed?)" if g.shape == p.shape[::-1] else "")
+                f"gradient of {self.names[i]!r} has shape {g.shape} and its parameter {self.params[i].shape}: "
+                "they must be equal" + (" (transposed?)" if g.shape == self.params[i].shape[::-1] else "")
             )
         fortran = not cnp.PyArray_IS_C_CONTIGUOUS(p)
         # A dense gradient where the last dense one lay overlaps nothing, as that did not.
-        if not (view.dense and view.checked == cnp.PyArray_DATA(g) and _is_dense(g, fortran)):
+        if not (view.dense and view.checked == cnp.PyArray_DATA(a) and _is_dense(a, fortran)):
             self._refuse_written(i, g)
-            view.checked = <char*>cnp.PyArray_DATA(g)
-        _fill_view(view, g, fortran)
+            view.checked = <char*>cnp.PyArray_DATA(a)
+        _fill_view(view, a, fortran)
         return False
 
     cdef _refuse_written(self, Py_ssize_t i, object g):
@@ -500,6 +416,17 @@ cdef class Plan:
         with nogil:
             applied = fo_step(&self.plan)
         return applied == 1
+
+    def report(self, type cls, object applied, object t):
+        """cls(applied, norm, t) for a named tuple cls, without its own constructor, which is slow beside a small step."""
+        cdef object made = PyType_GenericAlloc(cls, 3), norm = self.norm
+        Py_INCREF(applied)
+        PyTuple_SET_ITEM(made, 0, applied)
+        Py_INCREF(norm)
+        PyTuple_SET_ITEM(made, 1, norm)
+        Py_INCREF(t)
+        PyTuple_SET_ITEM(made, 2, t)
+        return made
 
     @property
     def norm(self):

@@ -29,6 +29,8 @@ Check: TypeAlias = Callable[[str, float], None]
 
 def number(name: str, value: Any, expected: str = "a number") -> float:
     """A Python float from any real scalar or 0-d array."""
+    if type(value) is float:
+        return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):

@@ -32,6 +32,9 @@ class ReferencePlan(_core.Plan):
             self._assigned = [0] * len(self.params)
         self._assigned[tensor] = program
 
+    def report(self, cls: Any, applied: bool, t: int) -> Any:
+        return cls(applied, self._norm, t)
+
     @property
     def norm(self) -> float | None:
         return self._norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,22 +38,29 @@ class Report(NamedTuple):
     step: int
 
 
-_new = tuple.__new__  # a named tuple's own constructor takes twice as long
-
-
 class NonFiniteError(ValueError):
     """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
 
 
+class _Numbers:
+    """Numbers as attributes. Set one by one: CPython reads them faster than those of a SimpleNamespace."""
+
+    def __init__(self, *parts: Mapping[str, Any]) -> None:
+        for part in parts:
+            for name, x in part.items():
+                setattr(self, name, x)
+
+
 class Cohort:
-    """Tensors of one group that have had the same steps, and so share their coefficients."""
+    """Tensors of one group that have had the same steps, all of the optimizer's but `skipped`, and so share their
+    coefficients."""
 
-    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "t")
+    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "skipped")
 
-    def __init__(self, group: int, members: list[int], t: int, scalars: dict[str, float]) -> None:
+    def __init__(self, group: int, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
         self.group = group
         self.members = members
-        self.t = t
+        self.skipped = skipped
         self.scalars = self.advanced = scalars
         self.h: Any = None
         self.index = 0
@@ -90,8 +97,12 @@ class Optimizer:
     __slots__ = (
         "__weakref__",
         "_average_buffers",
+        "_carrying",
+        "_changing",
         "_cohorts",
         "_common",
+        "_current",
+        "_current_options",
         "_fixed",
         "_grouped",
         "_groups",
@@ -100,6 +111,7 @@ class Optimizer:
         "_on_nonfinite",
         "_options",
         "_plan",
+        "_schedules",
         "_stale",
         "_t",
         "_threads",
@@ -205,6 +217,7 @@ class Optimizer:
         self._groups: list[Group] = []
         self._cohorts: list[Cohort] = []
         self._stale = True
+        self._schedules: list[tuple[Any, str, Any]] = []
         self._common = {
             name: self._hyperparameters[name].admit(given[name])
             for name in (*values, *defaults)
@@ -257,7 +270,7 @@ class Optimizer:
         self._grouped = self._grouped or len(branches) > 1
         self._plan = self._make_plan(branches if self._grouped else branches[0], names, params)
         for group, indices in zip(groups, members, strict=True):
-            self._cohorts.append(Cohort(len(self._groups), indices, 0, dict(self.initial_scalars)))
+            self._cohorts.append(Cohort(len(self._groups), indices, self._t, dict(self.initial_scalars)))
             self._groups.append(group)
         self._assign()
 
@@ -301,39 +314,59 @@ class Optimizer:
                 return Report(False, None, self._t)
             if self._stale:
                 self._prepare()
-            for cohort in cohorts:
-                h, t = cohort.h, cohort.t + 1
+            elif self._schedules:
+                self._follow()
+            t = self._t + 1
+            for cohort in cohorts if self._changing else ():
+                h, own = cohort.h, t - cohort.skipped
                 if cohort.scalars:
-                    cohort.advanced = self.advance(h, cohort.scalars, t)
-                    h = SimpleNamespace(**vars(h), **cohort.advanced)
-                if changing := self.coefficients_at(h, t):
+                    cohort.advanced = self.advance(h, cohort.scalars, own)
+                    h = _Numbers(vars(h), cohort.advanced)
+                if changing := self.coefficients_at(h, own):
                     plan.set_coefficients(cohort.index, changing)
-            applied, norm = plan.run(), plan.norm
+            applied = plan.run()
             if not applied and self._on_nonfinite != "skip":
                 raise NonFiniteError(_first_nonfinite(plan))
         finally:
             plan.release()
         if applied:
-            self._t += 1
-            for cohort in cohorts:
-                cohort.t += 1
-                cohort.scalars = cohort.advanced
-        return _new(Report, (applied, norm, self._t))
+            self._t = t
+            if missing:
+                for cohort in self._cohorts:
+                    cohort.skipped += cohort not in cohorts
+            if self._carrying:
+                for cohort in cohorts:
+                    cohort.scalars = cohort.advanced
+        report: Report = plan.report(Report, applied, self._t)
+        return report
 
     def _prepare(self) -> None:
-        """Turns hyperparameters into numbers and programs: when they have changed, and with schedules at every step."""
-        options = {name: self._hyperparameters[name].at(self._t, x) for name, x in self._options.items()}
-        numbers = [
-            SimpleNamespace(
-                **{name: self._hyperparameters[name].at(self._t, x) for name, x in group._values.items()},
-                **self._fixed,
-            )
-            for group in self._groups
-        ]
+        """Turns hyperparameters into numbers, and these into programs: when they have changed."""
+        self._current_options = dict(self._options)
+        self._current = [_Numbers(group._values, self._fixed) for group in self._groups]
+        self._schedules = [(None, name, x) for name, x in self._options.items() if _scheduled(x)]
+        for numbers, group in zip(self._current, self._groups, strict=True):
+            self._schedules += [(numbers, name, x) for name, x in group._values.items() if _scheduled(x)]
+        for cohort in self._cohorts:
+            cohort.h = self._current[cohort.group]
+        self._changing = type(self).coefficients_at is not Optimizer.coefficients_at
+        self._carrying = any(cohort.scalars for cohort in self._cohorts)
+        self._follow()
+        self._stale = False
+
+    def _follow(self) -> None:
+        """Takes the schedules' numbers at this step, and makes the programs: with schedules at every step."""
+        for numbers, name, schedule in self._schedules:
+            x = self._hyperparameters[name].at(self._t, schedule)
+            if numbers is None:
+                self._current_options[name] = x
+            else:
+                setattr(numbers, name, x)
+        options, rule = self._current_options, self.rule
         programs: list[_core.Program] = []
         for cohort in self._cohorts:
-            cohort.h = numbers[cohort.group]
-            calls = {**self._stages(cohort.h, options), self.rule: self.coefficients(cohort.h)}
+            calls = self._stages(cohort.h, options)
+            calls[rule] = self.coefficients(cohort.h)
             programs.append([(name, calls[name]) for name in _core.KERNELS if name in calls])
         clip = options["clip_norm"]
         self._plan.configure(
@@ -343,9 +376,6 @@ class Optimizer:
             self._threads or 0,
         )
         self._plan.set_programs(programs)
-        self._stale = any(
-            map(_scheduled, (*self._options.values(), *(x for g in self._groups for x in g._values.values())))
-        )
 
     def _match(self, grads: Tree) -> list[Any]:
         template = self._plan.template
@@ -362,9 +392,9 @@ class Optimizer:
         parts: dict[Any, Cohort] = {}
         for cohort in self._cohorts:
             for i in cohort.members:
-                key = (cohort.group, cohort.t, tuple(cohort.scalars.items()), grads[i] is None)
+                key = (cohort.group, cohort.skipped, tuple(cohort.scalars.items()), grads[i] is None)
                 if key not in parts:
-                    parts[key] = Cohort(cohort.group, [], cohort.t, cohort.scalars)
+                    parts[key] = Cohort(cohort.group, [], cohort.skipped, cohort.scalars)
                 parts[key].members.append(i)
         self._cohorts = list(parts.values())
         self._assign()
@@ -377,7 +407,7 @@ class Optimizer:
             for i in cohort.members:
                 own, scalars = counts[i]
                 key = (cohort.group, own, tuple(scalars.items()))
-                parts.setdefault(key, Cohort(cohort.group, [], own, scalars)).members.append(i)
+                parts.setdefault(key, Cohort(cohort.group, [], t - own, scalars)).members.append(i)
         self._cohorts = list(parts.values())
         self._assign()
         self._t = t
@@ -439,7 +469,7 @@ class Optimizer:
         for cohort in self._cohorts:
             for i in cohort.members:
                 arrays = dict(zip(buffers, self._plan.states[i], strict=True))
-                found[self.names[i]] = MappingProxyType({"t": cohort.t, **arrays, **cohort.scalars})
+                found[self.names[i]] = MappingProxyType({"t": self._t - cohort.skipped, **arrays, **cohort.scalars})
         return MappingProxyType({name: found[name] for name in self.names})
 
     @property

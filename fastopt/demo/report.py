@@ -62,6 +62,7 @@ def draw(results: list[Result], out: Path, subtitle: str) -> None:
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure  # without pyplot: no window, and no state left behind
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 6.2), layout="constrained")
     axes = figure.add_subplot()
@@ -78,7 +79,7 @@ def draw(results: list[Result], out: Path, subtitle: str) -> None:
         )
     axes.set_yscale("log")
     axes.set_xlim(0, len(results[0].losses) - 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (log scale)")
     axes.grid(which="major", alpha=0.3)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from fastopt._core import power
+from fastopt._core import corrections
 from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar, at_least_0, boolean, from_0_below_1
 from fastopt.optimizer import Optimizer
 from fastopt.tree import Tree
@@ -64,8 +63,8 @@ class Adam(Optimizer):
 
     def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
-        step = h.lr / (1 - power(beta1, t))
-        root = sqrt(1 - power(beta2, t))
+        correction, root = corrections(beta1, beta2, t)
+        step = h.lr / correction
         return {"unbias": 1.0, "step": step * root} if h.eps_hat else {"unbias": 1 / root, "step": step}
 
 

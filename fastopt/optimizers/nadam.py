@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log, sqrt
+from math import exp, log
 from typing import TYPE_CHECKING, Any
 
-from fastopt._core import power
+from fastopt._core import corrections
 from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, from_0_below_1, number
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.adam import moments
@@ -75,14 +75,14 @@ class NAdam(Optimizer):
 
     def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
+        correction, root = corrections(beta1, beta2, t)
         if h.momentum_decay is None:
-            correction = 1 - power(beta1, t)
             step_m, step_g = h.lr * beta1 / correction, h.lr * (1 - beta1) / correction
         else:
             ahead = _mu(h, t + 1)
             step_m = h.lr * ahead / (1 - h.mu_product * ahead)
             step_g = h.lr * (1 - _mu(h, t)) / (1 - h.mu_product)
-        return {"unbias": 1 / sqrt(1 - power(beta2, t)), "step_m": step_m, "step_g": step_g}
+        return {"unbias": 1 / root, "step_m": step_m, "step_g": step_g}
 
 
 def _mu(h: Any, t: int) -> float:
