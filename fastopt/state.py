@@ -25,7 +25,8 @@ def zeros(shape: tuple[int, ...], dtype: Any, order: Any = "C") -> Array:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape, order=order)
+    aligned: Array = memory[start : start + size].view(dtype).reshape(shape, order=order)
+    return aligned
 
 
 def filled_like(p: Array, value: float) -> Array:
