@@ -155,7 +155,7 @@ def sizes(threads: int) -> Iterator[Row]:
         for n in (10**exponent, 3 * 10**exponent):
             if n * 4 * 12 < 0.65 * memory_bytes():
                 # Below, starting threads for the loop would be most of its time.
-                loop = ("bytes only",) if n >= (100_000 if threads == 1 else 1_000_000) else ()
+                loop = ("bytes only",) if n >= (100_000 if threads == 1 else 3_000_000) else ()
                 yield row(f"size-{n}", f"{n:,}", flat(n, threads=threads), (*FUSED, *loop))
 
 

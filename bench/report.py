@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.pictures import draw_sizes, draw_tensors, on
 from fastopt.benchmark.contenders import MAKERS
 from fastopt.benchmark.rows import verdict
 
@@ -160,10 +161,6 @@ def table(head: Iterable[str], lines: Iterable[Iterable[str]], left: int = 1) ->
     head = list(head)
     marks = ["---"] * left + ["--:"] * (len(head) - left)
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *lines))
-
-
-def on(threads: int) -> str:
-    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 # Rows
@@ -438,89 +435,6 @@ def insert(text: str, block: str) -> str:
     return pattern.sub(lambda _: block, text)
 
 
-# Pictures
-
-OURS, THEIRS, LIMIT = "#0b5fa5", "#c8501e", "#555555"
-
-
-def curve(axes: Any, points: list[tuple[float, dict[str, float]]], color: str, label: str, style: str = "-") -> None:
-    """Medians, and their quartiles as a band."""
-    x = [n for n, _ in points]
-    low, middle, high = ([spread[key] for _, spread in points] for key in ("q1", "median", "q3"))
-    axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-    axes.plot(x, middle, style, color=color, lw=2, marker="o", ms=3.5, label=label)
-
-
-def points(rows: list[Row], label: str, things: str) -> list[tuple[float, dict[str, float]]]:
-    """(things, ns per thing) of a contender, in order."""
-    found = []
-    for row in sorted(rows, key=lambda row: row[things]):
-        if label in row["seconds"]:
-            spread = row["seconds"][label]
-            found.append((row[things], {key: value / row[things] * 1e9 for key, value in spread.items()}))
-    return found
-
-
-def panels(titles: list[str], x: str, y: str) -> tuple[Any, list[Any]]:
-    """Log-log axes side by side, with one scale upwards."""
-    from matplotlib.figure import Figure
-
-    drawn = Figure(figsize=(9, 5), layout="constrained")
-    found = drawn.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    for axes, title in zip(found, titles, strict=True):
-        axes.set(xscale="log", yscale="log", xlabel=x)
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.grid(alpha=0.25, which="major")
-        axes.spines[["top", "right"]].set_visible(False)
-        plain_numbers(axes.yaxis)
-    found[0].set_ylabel(y)
-    return drawn, list(found)
-
-
-def plain_numbers(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x:,.0f}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def in_bytes(size: str) -> int:
-    """Of "32K" or "8M", as the system writes the sizes of caches."""
-    return int(size.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(size[-1], 1)
-
-
-def draw_sizes(data: Data, out: Path) -> None:
-    """ns per element against size, a panel for each number of threads; a line where the arrays fill a cache."""
-    everywhere = data.group("sizes")
-    sizes, each = [row["elements"] for row in everywhere], everywhere[0]["bytes_per_element"]
-    drawn, found = panels([f"AdamW on one float32 tensor, {on(n)}" for n in data.threads], "elements", "ns per element")
-    for n, axes in zip(data.threads, found, strict=True):
-        rows = data.group("sizes", threads=n)
-        curve(axes, points(rows, "torch fused", "elements"), THEIRS, "torch fused")
-        curve(axes, points(rows, "fastopt", "elements"), OURS, "fastopt")
-        curve(axes, points(rows, "bytes only", "elements"), LIMIT, "the limit: only touching the bytes", "--")
-        for name, size in data.whole["machine"]["caches"].items():
-            edge = in_bytes(size) / each
-            if min(sizes) < edge < max(sizes):
-                axes.axvline(edge, color="0.8", lw=1, zorder=0)
-                axes.annotate(f"fills {name.rstrip('d')}", (edge, 0), xycoords=("data", "axes fraction"),
-                              xytext=(-10, 6), textcoords="offset points", color="0.5", fontsize=8, rotation=90)  # fmt: skip
-    found[0].legend(frameon=False)
-    drawn.savefig(out, dpi=130)
-
-
-def draw_tensors(data: Data, out: Path) -> None:
-    n = min(data.threads)
-    drawn, (axes,) = panels([f"AdamW on tensors of 100 float32 elements, {on(n)}"], "tensors", "ns per tensor")
-    rows = data.group("tensors", threads=n)
-    curve(axes, points(rows, "torch fused", "tensors"), THEIRS, "torch fused")
-    curve(axes, points(rows, "fastopt", "tensors"), OURS, "fastopt")
-    curve(axes, points(rows, "fastopt, arena", "tensors"), OURS, "fastopt, all in one arena", ":")
-    axes.legend(frameon=False)
-    plain_numbers(axes.xaxis)
-    drawn.savefig(out, dpi=130)
-
-
 def main() -> None:
     root = Path(__file__).parent.parent
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__.splitlines()[0])
@@ -529,9 +443,13 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=root / "README.md")
     args = parser.parse_args()
     data = load(args.file)
+    if not (data.group("sizes", threads=1) and data.group("tensors", threads=1)):
+        parser.error(
+            "the report needs the groups sizes and tensors on one thread: measure without --rows and --threads"
+        )
     (args.docs / "performance.md").write_text(page(data))
-    draw_sizes(data, args.docs / "performance-size.png")
-    draw_tensors(data, args.docs / "performance-tensors.png")
+    draw_sizes(data.group("sizes"), data.whole["machine"]["caches"], args.docs / "performance-size.png")
+    draw_tensors(data.group("tensors", threads=min(data.threads)), args.docs / "performance-tensors.png")
     args.readme.write_text(insert(args.readme.read_text(), readme_block(data)))
 
 

@@ -182,5 +182,7 @@ def check(name: str, work: Work, makers: dict[str, Maker] = MAKERS) -> None:
     for a, b in zip(own.params(), other.params(), strict=True):
         off = float(np.max(np.abs(a - b)))
         if not off <= TOLERANCE * max(1.0, float(np.max(np.abs(a)))):
-            raise AssertionError(f"{name} does not compute {work.rule}: it is {off:.1g} off after {makers[name].steps} steps")
+            raise AssertionError(
+                f"{name} does not compute {work.rule}: it is {off:.1g} off after {makers[name].steps} steps"
+            )
     _checked.add((name, tiny))

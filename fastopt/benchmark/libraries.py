@@ -101,7 +101,8 @@ def deepspeed(work: Work) -> Contender:
     folders = os.environ.get("PATH", "").split(os.pathsep)
     if (own := str(Path(sys.executable).parent)) not in folders:
         os.environ["PATH"] = os.pathsep.join([own, *folders])
-    module, cpuinfo = importlib.import_module("deepspeed.ops.adam"), importlib.import_module("cpuinfo")
+    module = importlib.import_module("deepspeed.ops.adam")
+    cpuinfo: Any = importlib.import_module("cpuinfo")
     cpuinfo.get_cpu_info = functools.cache(cpuinfo.get_cpu_info)  # each optimizer asks for it, for a second
     params, arrays, grads = torch_parameters(t, work)
     kwargs = {"lr": 1e-3, "weight_decay": 1e-2 if work.rule == "adamw" else 0.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -102,15 +103,15 @@ class NoCompiler(Exception):
 @functools.cache
 def library() -> ctypes.CDLL:
     """The loop, compiled for this CPU."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise NoCompiler("no C compiler")
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise NoCompiler(f"no C compiler ({command[0]})")
     with tempfile.TemporaryDirectory() as folder:
         source, built = Path(folder, "touch.c"), Path(folder, "touch.so")
         source.write_text(SOURCE)
-        done = subprocess.run([compiler, *FLAGS, "-o", built, source], capture_output=True, text=True)
+        done = subprocess.run([*command, *FLAGS, "-o", built, source], capture_output=True, text=True)
         if done.returncode:
-            raise NoCompiler(f"{compiler}: {done.stderr.strip().splitlines()[-1]}")
+            raise NoCompiler(f"{command[0]} fails: {done.stderr.strip()[-200:]}")
         return ctypes.CDLL(str(built))
 
 

@@ -91,7 +91,7 @@ class Work(NamedTuple):
     @property
     def written(self) -> int:
         """How many arrays as long as the parameters a step reads and writes: they, their state, their average."""
-        return self.bytes_per_element // 8
+        return (self._replace(clip_norm=None).bytes_per_element // 4 - 1) // 2
 
     def make(self, params: list[Array], **more: Any) -> fastopt.Optimizer:
         rule = RULES[self.rule]
