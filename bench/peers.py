@@ -25,8 +25,9 @@ import fastopt
 from bench.test_rules import run_tuned
 from fastopt import _core
 from fastopt.benchmark.contenders import MAKERS, PACKAGES, Maker, installed
+from fastopt.benchmark.libraries import restorer
 from fastopt.benchmark.rows import Entry, Row, machine, measure, memory_bytes, row, verdict
-from fastopt.benchmark.timing import QUICK, Contender, Settings
+from fastopt.benchmark.timing import QUICK, Contender, Settings, feeder
 from fastopt.benchmark.work import RULES, Work, flat, network
 from tests.cases import Case
 
@@ -49,7 +50,7 @@ def tuned(work: Work) -> Contender:
     (p,), (g,) = work.parameters(), work.gradients()
     rule = RULES[work.rule]
     run = run_tuned(Case(work.rule, rule.optimizer, rule.kwargs), p, g)
-    return Contender(run.step, lambda: run.written[:1])
+    return Contender(run.step, lambda: run.written[:1], feeder([g]))
 
 
 def separate(work: Work) -> Contender:
@@ -58,7 +59,7 @@ def separate(work: Work) -> Contender:
     The kernels are fastopt's, each pass in as many slices as there are threads.
     """
     (p,), (g,) = work.parameters(), work.gradients()
-    original, average = g.copy(), p.copy()
+    average = p.copy()
     assert work.clip_norm is not None
     assert work.average is not None
     limit, decay, n = work.clip_norm, work.average, work.threads
@@ -78,10 +79,7 @@ def separate(work: Work) -> Contender:
         opt.step([g])
         everywhere(lambda piece: _core.run_kernel("average", [average[piece], p[piece]], [decay, 1 - decay]))
 
-    def restore() -> None:
-        g[...] = original
-
-    return Contender(step, lambda: [p], restore)
+    return Contender(step, lambda: [p], feeder([g]), restorer([g]))
 
 
 OWN = {

@@ -16,6 +16,8 @@ from libc.stdlib cimport calloc, free
 
 cimport numpy as cnp
 
+import sys
+
 import numpy as np
 
 from fastopt.csrc cimport *

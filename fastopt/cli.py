@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"fastopt {fastopt.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="")
     for name, run, about in [
+        ("bench", run_bench, "time steps beside those of the libraries that are installed"),
         ("demo", run_demo, "train a small network with every optimizer, kernels against NumPy"),
         ("info", run_info, "what runs here: version, compiler, instruction set, threads"),
         ("selftest", run_selftest, "compare every kernel with its NumPy twin on this CPU, bit for bit"),
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.set_defaults(run=run, parser=command)
         if name == "demo":
             add_demo_options(command)
+        if name == "bench":
+            command.add_argument("--out", type=Path, metavar="FILE.json", help="all that was measured, as JSON")
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):
         parser.print_help(sys.stderr)
@@ -85,6 +88,16 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return value
 
     return whole_number
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    from fastopt.benchmark import command
+
+    try:
+        command.run(args.out)
+    except command.BenchError as e:
+        args.parser.error(str(e))
+    return 0
 
 
 def run_demo(args: argparse.Namespace) -> int:

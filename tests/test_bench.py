@@ -25,6 +25,7 @@ from fastopt.benchmark.libraries import Absent
 from fastopt.benchmark.rows import measure, row, verdict
 from fastopt.benchmark.timing import Contender, Settings, Turns, ratios, take_turns
 from fastopt.benchmark.work import RULES, Work, flat, network
+from fastopt.cli import main
 from tests.cases import RULES as CASES
 
 FEW = Settings(rounds=3, most_rounds=3, batch=1e-6, seconds=0.0)
@@ -134,18 +135,26 @@ def test_bytes_of_a_work() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_loop_touches_everything_and_changes_nothing(threads: int) -> None:
-    work = flat(12_345, threads=threads)
+@pytest.mark.parametrize("n", [1, 1024, 12_345])
+def test_the_loop_touches_every_element_once(n: int, threads: int) -> None:
+    written, gradient = [np.full(n, k + 3, np.float32) for k in range(4)], np.arange(n, dtype=np.float32)
+    try:
+        memory.loop(written, gradient, threads, keep=2.0, gain=1.0)()
+    except memory.NoCompiler as e:
+        pytest.skip(str(e))
+    assert np.array_equal(written[0], 6 + gradient)
+    assert [(a == 2 * (k + 3)).all() for k, a in enumerate(written)][1:] == [True] * 3
+
+
+def test_a_loop_is_as_long_as_the_step_and_changes_nothing() -> None:
+    work = flat(5, rule="amsgrad")
     try:
         c = memory.bytes_only(work)
     except memory.NoCompiler as e:
         pytest.skip(str(e))
-    arrays = c.params()
-    assert len(arrays) == work.written + 1
-    arrays[0][:] = np.arange(12_345)
     c.step()
-    assert np.array_equal(arrays[0], np.arange(12_345, dtype=np.float32))
-    assert all((a == 1).all() for a in arrays[1:])
+    assert sum(2 * a.nbytes for a in c.params()) - c.params()[-1].nbytes == work.bytes_per_element * 5
+    assert all((a == 1).all() for a in c.params())
 
 
 @pytest.mark.parametrize(("compiler", "message"), [("no-such-compiler", "no C compiler"), ("false", "false fails")])
@@ -384,7 +393,7 @@ def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_command(tiny_rows: None, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "found.json"
-    assert command.run(out, FEW) == 0
+    command.run(out, FEW)
     said = capsys.readouterr()
     assert said.err == ""
     for word in ("AdamW, float32", "tiny", "fastopt", "NumPy", "found: NumPy", str(out)):
@@ -408,6 +417,13 @@ def test_it_needs_rich(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich", None)
     with pytest.raises(command.BenchError, match=r"pip install 'fastopt\[demo\]'"):
         command.run()
+
+
+def test_a_wrong_argument_is_one_line(tiny_rows: None, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--out", str(tmp_path / "no" / "folder.json")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("fastopt bench: cannot write --out")
 
 
 def test_it_refuses_a_file_that_it_cannot_write(tiny_rows: None, tmp_path: Path) -> None:

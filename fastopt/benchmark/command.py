@@ -43,7 +43,7 @@ def rows(threads: int) -> list[Row]:
     return found
 
 
-def run(out: Path | None = None, settings: Settings = SETTINGS) -> int:
+def run(out: Path | None = None, settings: Settings = SETTINGS) -> None:
     """Times the rows, prints the table and, with `out`, writes all of it as JSON."""
     try:
         importlib.import_module("rich")
@@ -57,7 +57,6 @@ def run(out: Path | None = None, settings: Settings = SETTINGS) -> int:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         out.write_text(json.dumps({"date": now, "machine": machine(), "rows": results}, indent=1) + "\n")
         print(f"written to {out}")
-    return 0
 
 
 def check_out(out: Path) -> None:

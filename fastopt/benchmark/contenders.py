@@ -15,7 +15,7 @@ import fastopt
 from fastopt import _core
 from fastopt.benchmark import libraries, memory
 from fastopt.benchmark.libraries import Absent
-from fastopt.benchmark.timing import Contender
+from fastopt.benchmark.timing import Contender, feeder
 from fastopt.benchmark.work import RULES, Work
 from fastopt.tree import Array
 
@@ -37,7 +37,9 @@ def ours(work: Work) -> Contender:
     if work.fill is not None:
         buffers = _core.KERNELS[opt.rule][1][2:]
         restored = [*grads, *(opt.state[name][buffer] for name in opt.names for buffer in buffers)]
-    return Contender(lambda: opt.step(grads), lambda: params, functools.partial(_fill, restored, work.fill))
+    return Contender(
+        lambda: opt.step(grads), lambda: params, feeder(grads), functools.partial(_fill, restored, work.fill)
+    )
 
 
 def _fill(arrays: Iterable[Array], value: float | None) -> None:
@@ -48,9 +50,9 @@ def _fill(arrays: Iterable[Array], value: float | None) -> None:
 def in_an_arena(work: Work) -> Contender:
     """The same on one block of memory for all tensors."""
     block, params = fastopt.arena(work.parameters())
-    flat, _ = fastopt.arena(work.gradients())
+    flat, grads = fastopt.arena(work.gradients())
     opt = work.make([block])
-    return Contender(lambda: opt.step([flat]), lambda: list(params))
+    return Contender(lambda: opt.step([flat]), lambda: list(params), feeder(list(grads)))
 
 
 NUMPY_BLOCK = 1 << 16
@@ -98,7 +100,7 @@ def in_place(work: Work) -> Contender:
             np.multiply(a, size, out=a)
             np.subtract(p, a, out=p)
 
-    return Contender(step, lambda: params)
+    return Contender(step, lambda: params, feeder(grads))
 
 
 def _adam(work: Work) -> bool:
@@ -168,16 +170,19 @@ _checked: set[tuple[str, Work]] = set()
 
 def check(name: str, work: Work, makers: dict[str, Maker] = MAKERS) -> None:
     """Raises AssertionError where a contender's parameters are not fastopt's, but for rounding, after a few steps of
-    this work on tiny tensors: nothing is timed that computes something else."""
+    this work on tiny tensors, each with other gradients: nothing is timed that computes something else."""
     tiny = work._replace(shapes=TINY[:1] if len(work.shapes) == 1 else TINY, fill=None)
     if (name, tiny) in _checked:
         return
     if makers[name].steps == 0:
         return
     own, other = ours(tiny), make(name, tiny, makers)
+    rng = np.random.default_rng(0)
     for _ in range(makers[name].steps):
+        grads = [rng.standard_normal(shape, np.float32) for shape in tiny.shapes]
         for c in (own, other):
             c.restore()
+            c.feed(grads)
             c.step()
     for a, b in zip(own.params(), other.params(), strict=True):
         off = float(np.max(np.abs(a - b)))

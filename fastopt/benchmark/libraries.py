@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.benchmark.timing import Contender, nothing
+from fastopt.benchmark.timing import Contender, feeder, nothing
 from fastopt.benchmark.work import RULES, Work
 from fastopt.tree import Array
 
@@ -25,13 +25,7 @@ class Absent(Exception):
 
 def restorer(grads: list[Array]) -> Any:
     """A function that undoes whatever a library does to its gradients."""
-    originals = [g.copy() for g in grads]
-
-    def restore() -> None:
-        for g, original in zip(grads, originals, strict=True):
-            np.copyto(g, original)
-
-    return restore
+    return functools.partial(feeder(grads), [g.copy() for g in grads])
 
 
 def load_torch(threads: int) -> Any:
@@ -82,7 +76,7 @@ def torch(work: Work, variant: dict[str, bool]) -> Contender:
     if work.fill is None:
         # torch's clipping writes the gradients, and so does its foreach form of Nesterov's momentum.
         changes = work.clip_norm is not None or work.l2 or (work.rule == "nesterov" and "foreach" in variant)
-        return Contender(step, lambda: arrays, restorer(grads) if changes else nothing)
+        return Contender(step, lambda: arrays, feeder(grads), restorer(grads) if changes else nothing)
 
     def fill() -> None:
         for g in grads:
@@ -92,7 +86,7 @@ def torch(work: Work, variant: dict[str, bool]) -> Contender:
                 if value.numel() > 1:
                     value.fill_(work.fill)
 
-    return Contender(step, lambda: arrays, fill)
+    return Contender(step, lambda: arrays, feeder(grads), fill)
 
 
 def deepspeed(work: Work) -> Contender:
@@ -111,7 +105,7 @@ def deepspeed(work: Work) -> Contender:
     except RuntimeError as e:
         raise Absent(f"deepspeed: {e}") from e
     step = around(t, work, params, opt)
-    return Contender(step, lambda: arrays, nothing if work.clip_norm is None else restorer(grads))
+    return Contender(step, lambda: arrays, feeder(grads), nothing if work.clip_norm is None else restorer(grads))
 
 
 def optax(work: Work) -> Contender:
@@ -121,9 +115,12 @@ def optax(work: Work) -> Contender:
     rule = module.adamw(1e-3, weight_decay=1e-2) if work.rule == "adamw" else module.adam(1e-3)
     if work.clip_norm is not None:
         rule = module.chain(module.clip_by_global_norm(work.clip_norm), rule)
-    with jax.default_device(jax.devices("cpu")[0]):
-        params, grads = ([jax.numpy.array(a) for a in arrays] for arrays in (work.parameters(), work.gradients()))
-        state = rule.init(params)
+
+    def arrays(given: list[Array]) -> list[Any]:
+        return [jax.device_put(a, jax.devices("cpu")[0], may_alias=False) for a in given]
+
+    params, grads = arrays(work.parameters()), arrays(work.gradients())
+    state = rule.init(params)
 
     def update(params: Any, state: Any, grads: Any) -> Any:
         updates, state = rule.update(grads, state, params)
@@ -136,7 +133,11 @@ def optax(work: Work) -> Contender:
         params, state = update(params, state, grads)
         jax.block_until_ready((params, state))
 
-    return Contender(step, lambda: [np.asarray(p) for p in params])
+    def feed(new: list[Array]) -> None:
+        nonlocal grads
+        grads = arrays(new)
+
+    return Contender(step, lambda: [np.asarray(p) for p in params], feed)
 
 
 def sklearn(work: Work) -> Contender:
@@ -152,7 +153,7 @@ def sklearn(work: Work) -> Contender:
                 p *= keep
         opt.update_params(params, grads)
 
-    return Contender(step, lambda: params)
+    return Contender(step, lambda: params, feeder(grads))
 
 
 def thinc(work: Work) -> Contender:
@@ -166,4 +167,4 @@ def thinc(work: Work) -> Contender:
         for key, p, g in triples:
             opt(key, p, g)
 
-    return Contender(step, lambda: params, restorer(grads))
+    return Contender(step, lambda: params, feeder(grads), restorer(grads))

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,19 +116,25 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(built))
 
 
-def bytes_only(work: Work) -> Contender:
-    """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are."""
+def loop(
+    written: list[Array], gradient: Array, threads: int, keep: float = 1.0, gain: float = 0.0
+) -> Callable[[], None]:
+    """What multiplies the arrays by `keep`, and adds `gain` times the gradient to the first of them."""
     touch = library().touch
     touch.argtypes = [
         ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_float, ctypes.c_float,
     ]  # fmt: skip
-    n, arrays = work.elements, work.written
-    written: list[Array] = [np.full(n, 1, np.float32) for _ in range(arrays)]
-    gradient = np.full(n, 1, np.float32)
-    pointers = (ctypes.c_void_p * arrays)(*(a.ctypes.data for a in written))
+    pointers = (ctypes.c_void_p * len(written))(*(a.ctypes.data for a in written))
     address = gradient.ctypes.data
 
     def step() -> None:
-        touch(pointers, arrays, address, n, work.threads, 1.0, 0.0)
+        touch(pointers, len(written), address, gradient.size, threads, keep, gain)
 
-    return Contender(step, lambda: [*written, gradient])
+    return step
+
+
+def bytes_only(work: Work) -> Contender:
+    """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are."""
+    written: list[Array] = [np.full(work.elements, 1, np.float32) for _ in range(work.written)]
+    gradient = np.full(work.elements, 1, np.float32)
+    return Contender(loop(written, gradient, work.threads), lambda: [*written, gradient])

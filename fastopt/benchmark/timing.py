@@ -15,8 +15,18 @@ import numpy as np
 from fastopt.tree import Array
 
 
-def nothing() -> None:
+def nothing(*_: Any) -> None:
     pass
+
+
+def feeder(grads: list[Array]) -> Callable[[list[Array]], None]:
+    """What writes other numbers into these gradients."""
+
+    def feed(new: list[Array]) -> None:
+        for g, numbers in zip(grads, new, strict=True):
+            np.copyto(g, numbers)
+
+    return feed
 
 
 @dataclass
@@ -24,11 +34,13 @@ class Contender:
     """A step to time.
 
     params : the parameters as they are now, to be compared.
+    feed : takes other gradients for the next step.
     restore : puts back what steps change and should not; not timed.
     """
 
     step: Callable[[], Any]
     params: Callable[[], list[Array]] = list
+    feed: Callable[[list[Array]], Any] = nothing
     restore: Callable[[], Any] = nothing
 
 
