@@ -90,7 +90,7 @@ def test_whoever_computes_something_else_is_not_timed() -> None:
         c = contenders.ours(work)
         return Contender(lambda: None, c.params)
 
-    with pytest.raises(AssertionError, match="wrong does not compute adamw"):
+    with pytest.raises(Absent, match="wrong computes something else than adamw"):
         check("wrong", flat(5), {"wrong": Maker(wrong)})
 
 
@@ -118,10 +118,10 @@ def test_a_work_can_fill_gradients_and_state_before_every_step(torch: Any) -> No
 
 def test_the_rules_are_those_of_the_cases() -> None:
     plain = {case.id: case for case in CASES if case.plain}
-    assert RULES.keys() == plain.keys()
-    for name, case in plain.items():
+    assert RULES.keys() <= plain.keys()
+    for name in RULES:
         p = [np.zeros(1, np.float32)]
-        assert flat(1, rule=name).make(p).rule == case.make(p).rule
+        assert flat(1, rule=name).make(p).rule == plain[name].make(p).rule
 
 
 def test_bytes_of_a_work() -> None:
@@ -212,7 +212,7 @@ def test_a_row_is_json_and_names_who_is_absent() -> None:
     assert json.loads(json.dumps(found)) == found
     assert told == ["fastopt", "NumPy", "nobody", "broken"]
     assert found["absent"]["nobody"] == "no-such-package is not installed"
-    assert "nothing here is as it was" in found["absent"]["broken"]
+    assert found["absent"]["broken"] == "numpy fails: ImportError: nothing here is as it was"
     assert list(found["seconds"]) == ["fastopt", "NumPy"]
     assert found["ratios"]["fastopt"]["median"] == 1
     assert (found["rounds"], found["elements"], found["bytes_per_element"]) == (3, 100, 28)

@@ -98,7 +98,7 @@ def print_table(results: list[dict[str, Any]]) -> None:
     info, here = fastopt.info(), installed()
     console.print(
         f"AdamW, float32, a step on {info.threads} thread{'s' * (info.threads > 1)}; kernels for {info.isa}. "
-        f"Below each time, how many times as long as fastopt."
+        "Below each time, how many times as long as fastopt."
     )
     shown = [name for name in ("fastopt", *OTHERS, "bytes only") if any(name in r["seconds"] for r in results)]
     table = Table("step")
@@ -114,6 +114,10 @@ def print_table(results: list[dict[str, Any]]) -> None:
             cells.append(f"{microseconds(r['seconds'][name]['median'])} {unit}\n[dim]{ratio}[/]")
         table.add_row(r["title"], *cells)
     console.print(table)
+    if "bytes only" in shown:
+        console.print(
+            "bytes only: a loop in C that touches as many bytes and computes next to nothing, the memory's limit"
+        )
     console.print("found: " + ", ".join(["NumPy", *(f"{name} {version}" for name, version in here.items())]))
     missing = [name for name in PACKAGES if name not in here]
     if missing:

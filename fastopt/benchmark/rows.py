@@ -69,6 +69,10 @@ def measure(
             contenders[label] = make(maker, own, makers)
         except Absent as e:
             absent[label] = str(e)
+        except Exception as e:  # whatever a library does that is not of the version this was written for
+            if not makers[maker].package:
+                raise
+            absent[label] = f"{makers[maker].package} fails: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
     turns = take_turns(contenders, settings, work.one_at_a_time, settle=work.threads > 1)
     contenders.clear()
     gc.collect()
