@@ -229,7 +229,7 @@ cdef class Plan:
         self.grads = [None] * len(params)
         self.plan.flush = flush
         self.plan.count = len(params)
-        self.plan.max_norm, self.plan.sign = INFINITY, 1
+        self.plan.max_norm, self.plan.sign = <double>INFINITY, 1
         self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
         self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
         self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
