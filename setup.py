@@ -1,6 +1,7 @@
 """The extension module; everything else is in pyproject.toml.
 
-FASTOPT_WERROR=1 turns on the warnings that CI builds with and makes each an error.
+FASTOPT_WERROR=1 turns on the warnings that CI builds with and makes each an error. FASTOPT_SANITIZE=thread, address
+or undefined builds with that sanitizer, FASTOPT_NO_THREADS=1 without threads, as for a system that has no pthreads.
 """
 
 import os
@@ -14,6 +15,8 @@ from setuptools import Extension, setup
 # or the order of operations. Without errno and traps, sqrt and selects vectorise; values stay the same.
 EXACT = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 WARNINGS = ["-Wall", "-Wextra", "-Wdouble-promotion", "-Werror"]
+SANITIZERS = ("thread", "address", "undefined")
+SANITIZE = ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 
 if sys.platform == "win32":
     raise SystemExit(
@@ -22,6 +25,10 @@ if sys.platform == "win32":
     )
 
 flags = EXACT + (WARNINGS if os.environ.get("FASTOPT_WERROR") == "1" else [])
+sanitizer = os.environ.get("FASTOPT_SANITIZE")
+if sanitizer and sanitizer not in SANITIZERS:
+    raise SystemExit(f"FASTOPT_SANITIZE is {sanitizer!r}: expected one of {', '.join(SANITIZERS)}")
+sanitize = [*SANITIZE, f"-fsanitize={sanitizer}"] if sanitizer else []
 core = Extension(
     "fastopt._core",
     sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c"],
@@ -30,8 +37,9 @@ core = Extension(
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("FO_FLAGS", '"' + " ".join(EXACT) + '"'),
+        *([("FO_NO_THREADS", "1")] if os.environ.get("FASTOPT_NO_THREADS") == "1" else []),
     ],
-    extra_compile_args=[*flags, "-pthread"],
-    extra_link_args=["-pthread"],
+    extra_compile_args=[*flags, *sanitize, "-pthread"],
+    extra_link_args=[*sanitize, "-pthread"],
 )
 setup(ext_modules=cythonize([core]))

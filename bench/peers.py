@@ -38,6 +38,7 @@ SWEEP = Settings(seconds=1.5)
 EVERYONE = (
     "fastopt", "torch", "torch foreach", "torch fused", "DeepSpeed", "optax", "scikit-learn", "thinc", "NumPy",
 )  # fmt: skip
+ARENA = ("fastopt, arena", *EVERYONE)
 TORCH = ("fastopt", "torch", "torch foreach", "torch fused")
 FUSED = ("fastopt", "torch fused")
 
@@ -102,14 +103,14 @@ def small(threads: int) -> Iterator[Row]:
     if threads == 1:
         yield versus("1k", "AdamW, 1 tensor of 1,000", flat(1_000, **t), EVERYONE, 14, 20)
     policy = network(4, 64, 64, 2, **t)
-    title, arena = "policy net 4-64-64-2", ("fastopt, arena", *EVERYONE)
-    yield versus("policy", f"AdamW, {title}", policy, arena, 10, 15)
+    title = "policy net 4-64-64-2"
+    yield versus("policy", f"AdamW, {title}", policy, ARENA, 10, 15)
     clipped = policy._replace(clip_norm=0.5)
-    yield versus("policy-clip", f"AdamW with clip_norm, {title}", clipped, arena, 16, 25)
-    yield versus("100x100", "AdamW, 100 tensors of 100", flat(100, 100, **t), arena, 30, 45)
+    yield versus("policy-clip", f"AdamW with clip_norm, {title}", clipped, ARENA, 16, 25)
+    yield versus("100x100", "AdamW, 100 tensors of 100", flat(100, 100, **t), ARENA, 30, 45)
     torch = ("fastopt, arena", *TORCH)
     yield versus("1000x1000", "AdamW, 1000 tensors of 1,000", flat(1_000, 1_000, **t), torch, 5, None)
-    yield versus("mlp", "AdamW, network 784-512-128-10", network(784, 512, 128, 10, **t), EVERYONE, 1.5, None)
+    yield versus("mlp", "AdamW, network 784-512-128-10", network(784, 512, 128, 10, **t), ARENA, 1.5, None)
 
 
 def large(threads: int) -> Iterator[Row]:
@@ -117,9 +118,10 @@ def large(threads: int) -> Iterator[Row]:
     t = {"threads": threads}
     n, m = 1_000_000, 20_000_000
     fused: Any = {"against": "torch fused"}
-    yield row("100k", "AdamW, 100,000", flat(100_000, **t), EVERYONE, **fused, target=1.8)
-    yield row("1m", "AdamW, 1,000,000", flat(n, **t), EVERYONE, **fused, target=1.2)
-    yield row("20m", "AdamW, 20,000,000", flat(m, **t), (*FUSED, "DeepSpeed", "optax"), **fused, target=0.97, goal=1.0)
+    names = ("fastopt, arena", *FUSED, "DeepSpeed", "optax")
+    yield row("100k", "AdamW, 100,000", flat(100_000, **t), ARENA, **fused, target=1.8)
+    yield row("1m", "AdamW, 1,000,000", flat(n, **t), ARENA, **fused, target=1.2)
+    yield row("20m", "AdamW, 20,000,000", flat(m, **t), names, **fused, target=0.97, goal=1.0)
     yield row("20m-clip", "AdamW with clip_norm, 20,000,000", flat(m, clip_norm=0.5, **t), FUSED, **fused, target=1.2)
     for rule in ("rmsprop", "nadam"):
         title = f"{RULES[rule].torch}, 1,000,000"

@@ -40,7 +40,8 @@ but in the row of subnormals. Rows that miss stay here.
 ## Beside everyone
 
 How many times as long as fastopt the others take; below 1 they are faster. torch has three forms: its default, a loop
-over tensors; `foreach`; and `fused`, a kernel in C++. What does not offer a row's computation has no number in it.
+over tensors; `foreach`; and `fused`, a kernel in C++. What does not offer a row's computation has no number in it. An
+arena (`fastopt.arena`) makes one tensor of many, and has it begin at a cache line, which NumPy's arrays do not.
 
 {everyone}
 
@@ -57,8 +58,7 @@ and computes next to nothing: what memory, or the cache that the arrays fit in, 
 
 ![Nanoseconds per tensor against the number of tensors](performance-tensors.png)
 
-AdamW on tensors of 100 float32 elements, ns per tensor. In an arena (`fastopt.arena`) all of them are one tensor to
-the step.
+AdamW on tensors of 100 float32 elements, ns per tensor. In an arena all of them are one tensor to the step.
 
 {tensors}
 
@@ -118,8 +118,8 @@ first, and a thread has the same part of the arrays at every step.
   (`THP_MEM_ALLOC_ENABLE=1`), which makes it faster. optax is one jitted function, to which parameters and state are
   donated; jax chooses its threads itself, in all rows. scikit-learn's optimizer, which has no weight decay, gets a line
   of NumPy for it. scikit-learn, thinc and NumPy are on one thread.
-- The bytes-only loop is compiled here and for this CPU (`-O3 -march=native`). It takes the arrays in chunks, and shares
-  them out among threads, as the step does.
+- The bytes-only loop is compiled here and for this CPU (`-O3 -march=native`). As the step does, it takes the arrays in
+  chunks, shares them out among threads, and finds them at the same places against cache lines.
 - *Separate passes* are fastopt's own kernels one after another: norm, clip, L2, AdamW, average.
 - In the row of subnormals, gradients and state are filled before every step: with 1e-40, and for comparison with 0.5.
   Inside a step fastopt flushes subnormals, unless told otherwise.

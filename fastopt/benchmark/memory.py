@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastopt import state
 from fastopt.benchmark.timing import Contender
 from fastopt.benchmark.work import Work
 from fastopt.tree import Array
@@ -134,7 +135,10 @@ def loop(
 
 
 def bytes_only(work: Work) -> Contender:
-    """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are."""
-    written: list[Array] = [np.full(work.elements, 1, np.float32) for _ in range(work.written)]
-    gradient = np.full(work.elements, 1, np.float32)
+    """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are.
+
+    Arrays start where those of a step do: parameters and gradients where NumPy puts them, the others at a cache line.
+    """
+    p, gradient = (np.full(work.elements, 1, np.float32) for _ in range(2))
+    written = [p, *(state.filled_like(p, 1) for _ in range(work.written - 1))]
     return Contender(loop(written, gradient, work.threads), lambda: [*written, gradient])

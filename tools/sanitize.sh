@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The C core under gcc's sanitizers and valgrind:
+#
+#     tools/sanitize.sh [thread|address|undefined|memcheck]...      all four where none is named
+#
+# First the C program of tests/c, then (not memcheck) tests through Python, on a copy of the tree and in a virtual
+# environment of its own, both in a temporary folder. Prints what was found and a summary; exits with 1 on a finding.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+flags="-std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wdouble-promotion -Werror -g"
+through_python="tests/test_bits.py tests/test_door.py tests/test_clipping.py tests/test_threads.py tests/test_optimizer.py"
+CC=${CC:-gcc}
+export CC PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Threads of a BLAS are not ours to check; a fork amid threads, then threads in the child, is what the tests do.
+export OPENBLAS_NUM_THREADS=1 PYTHONMALLOC=malloc
+
+(($#)) || set -- thread address undefined memcheck
+for name; do
+    case $name in
+    thread | address | undefined) ;;
+    memcheck) command -v valgrind >/dev/null || { echo "memcheck needs valgrind" >&2; exit 2; } ;;
+    *) sed -n '2,7s/^#//p' tools/sanitize.sh >&2; exit 2 ;;
+    esac
+done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/tree"
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$work/tree" && cd "$work/tree" || exit 2
+# ThreadSanitizer of gcc 12 does not get along with much randomness in addresses.
+fixed=()
+setarch -R true 2>/dev/null && fixed=(setarch -R)
+
+summary=()
+findings=0
+note() { # NAME WHAT STATUS
+    (($3 == 0)) && summary+=("$(printf '%-10s %-10s clean' "$1" "$2")") && return
+    summary+=("$(printf '%-10s %-10s FOUND SOMETHING' "$1" "$2")")
+    findings=1
+}
+
+# Runs a command whose sanitizer writes its reports to files; shows them, and fails where there is one.
+watched() { # NAME COMMAND...
+    local reports=$work/report.$1 status
+    shift
+    env TSAN_OPTIONS="die_after_fork=0:log_path=$reports" \
+        ASAN_OPTIONS="detect_leaks=${leaks:-0}:detect_stack_use_after_return=1:log_path=$reports" \
+        UBSAN_OPTIONS="print_stacktrace=1:log_path=$reports" "$@"
+    status=$?
+    if compgen -G "$reports.*" >/dev/null; then
+        cat "$reports".*
+        rm -f "$reports".*
+        status=1
+    fi
+    return $status
+}
+
+c_program() { # NAME
+    local program=$work/check.$1 run=() arguments=(500 10)
+    local how=(-O1 -fno-omit-frame-pointer -fno-sanitize-recover=all "-fsanitize=$1")
+    if [[ $1 == memcheck ]]; then
+        # Valgrind runs one thread at a time and does not know how to flush subnormals.
+        how=(-O2)
+        run=(valgrind -q --error-exitcode=1 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite)
+        arguments=(20 2 0)
+    fi
+    # shellcheck disable=SC2086
+    $CC $flags "${how[@]}" -Icsrc csrc/*.c tests/c/*.c -o "$program" -pthread -lm || return
+    leaks=1 watched "$1" "${fixed[@]}" "${run[@]}" "$program" "${arguments[@]}" >"$work/output"
+    local status=$?
+    grep -v '^hash' "$work/output"
+    return $status
+}
+
+python_tests() { # NAME
+    local tree=$work/$1 preload=() tests=$through_python
+    [[ $1 == thread ]] && tests=tests/test_threads.py
+    [[ $1 == undefined ]] || preload=(env LD_PRELOAD="$($CC -print-file-name=lib${1:0:1}san.so)")
+    cp -r "$work/tree" "$tree" || return
+    # One test preloads a library of its own; another asserts how much CPU the threads of this process use.
+    # shellcheck disable=SC2086
+    (cd "$tree" || exit
+        FASTOPT_SANITIZE=$1 "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
+        watched "$1" "${fixed[@]}" "${preload[@]}" "$python" -m pytest -p no:cacheprovider $tests \
+            --deselect tests/test_threads.py::test_no_thread_to_be_had \
+            --deselect tests/test_threads.py::test_idle_workers_use_no_cpu)
+}
+
+python=$work/venv/bin/python
+if [[ " $* " != " memcheck " ]]; then
+    echo "== a virtual environment"
+    "${PYTHON:-python3}" -m venv "$work/venv" &&
+        "$python" -m pip install -q "numpy>=2.0" "cython>=3.1" "setuptools>=77" "pytest>=8" pytest-benchmark || exit 2
+fi
+for name; do
+    echo "== $name: the C program ($SECONDS s)"
+    c_program "$name"
+    note "$name" "C program" $?
+    if [[ $name != memcheck ]]; then
+        echo "== $name: through Python ($SECONDS s)"
+        python_tests "$name"
+        note "$name" "Python" $?
+    fi
+done
+printf '== summary (%d s)\n' $SECONDS
+printf '%s\n' "${summary[@]}"
+exit $findings
