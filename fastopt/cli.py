@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("info", run_info, "what runs here: version, compiler, instruction set, threads"),
         ("selftest", run_selftest, "compare every kernel with its NumPy twin on this CPU, bit for bit"),
     ]:
-        command = commands.add_parser(name, help=about, description=about.capitalize() + ".")
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         command.set_defaults(run=run, parser=command)
         if name == "demo":
             add_demo_options(command)

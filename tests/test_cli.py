@@ -15,6 +15,8 @@ import pytest
 import fastopt
 from fastopt.cli import main
 from fastopt.demo.network import batches, initialise, loss_and_gradients
+from fastopt.demo.rows import ROWS
+from fastopt.demo.training import load, train
 
 for name in ("sklearn", "matplotlib", "rich"):
     pytest.importorskip(name)
@@ -67,6 +69,23 @@ def test_a_kernel_that_differs_from_its_twin_is_shown(
     assert "DIFFERENT" in capsys.readouterr().out
 
 
+def test_a_learning_rate_that_diverges_is_nan_in_the_table_and_no_warning(tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "x.png"
+    assert main(["demo", "--optimizer", "sgd", "--epochs", "1", "--lr", "1e30", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"SGD .* nan .* same bits", printed.out)
+    assert printed.err == ""
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    data = load("float32")
+    row = ROWS["adamw-averaged"]
+    first, again, other = (train(row, data, epochs=1, batch_size=32, seed=seed) for seed in (3, 3, 4))
+    assert (first.losses, first.accuracy) == (again.losses, again.accuracy)
+    assert first.losses != other.losses
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -76,11 +95,13 @@ def test_a_kernel_that_differs_from_its_twin_is_shown(
         (["--batch-size", "100000"], "100000"),
         (["--lr", "-1"], "lr"),
         (["--lr", "nan"], "lr"),
+        (["--lr", "100", "--optimizer", "adamw"], "weight_decay"),
         (["--optimizer", "adma"], "adamw"),
         (["--dtype", "float16"], "float16"),
         (["--out", "missing/folder/x.png"], "folder"),
         (["--out", "."], "."),
         (["--out", "x.txt"], "png"),
+        (["--out", "x" * 300 + ".png"], "long"),
         (["--nonsense"], "nonsense"),
     ],
 )
@@ -156,7 +177,8 @@ def test_he_initialisation_keeps_the_scale() -> None:
 
 
 def test_the_example_runs() -> None:
-    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # On shared cores the idle threads of BLAS, which spin, take most of the time of so small a network.
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, ROOT / "examples/digits.py"], env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"([\d.]+)%", done.stdout).group(1))  # type: ignore[union-attr]

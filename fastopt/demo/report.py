@@ -52,7 +52,7 @@ SHADES = {
     fastopt.AdamW: "Purples",
     fastopt.NAdam: "Oranges",
 }
-DASHES: list[Any] = ["-", (0, (4, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (2, 4))]
+DASHES: list[Any] = ["-", (0, (4, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
 
 
 def draw(results: list[Result], out: Path, subtitle: str) -> None:
@@ -73,9 +73,9 @@ def draw(results: list[Result], out: Path, subtitle: str) -> None:
         axes.plot(
             [loss if 0 < loss < math.inf else math.nan for loss in r.losses],
             label=r.row.name,
-            color=colormaps[SHADES[r.row.optimizer]](0.55 + 0.1 * variant),
+            color=colormaps[SHADES[r.row.optimizer]](0.5 + 0.11 * variant),
             linestyle=DASHES[variant],
-            linewidth=max(3.4 - 0.7 * variant, 1.2),
+            linewidth=max(3.2 - 0.6 * variant, 1.4),
         )
     axes.set_yscale("log")
     axes.set_xlim(0, len(results[0].losses) - 1)
@@ -84,7 +84,7 @@ def draw(results: list[Result], out: Path, subtitle: str) -> None:
     axes.set_ylabel("training loss (log scale)")
     axes.grid(which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Learning handwritten digits with fastopt: one network, one loss curve for each optimizer")
-    axes.set_title(subtitle, fontsize="small", color="dimgray")
-    figure.legend(loc="outside right upper", handlelength=4, labelspacing=0.8, frameon=False)
+    axes.set_title("Learning handwritten digits: the same network with each optimizer of fastopt", loc="left", pad=32)
+    axes.text(0, 1.015, subtitle, transform=axes.transAxes, fontsize="small", color="dimgray")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=4, labelspacing=0.8, frameon=False)
     figure.savefig(out, dpi=150)
