@@ -193,6 +193,7 @@ enum { PIECES = 8, TENSOR_COST = 256, MAX_WORKERS = 256 };
 typedef struct {
     fo_plan *plan;
     int workers, measuring;
+    uint64_t control;   /* the caller's, flush mode and rounding, for every worker */
     double scale;
     ptrdiff_t length;
     atomic_int next[MAX_WORKERS];
@@ -280,13 +281,14 @@ static void run_piece(const work *w, int piece)
 static void job(void *context, int worker)
 {
     work *w = context;
-    const uint64_t control = fpu_begin(w->plan->flush);
+    const uint64_t control = fpu_get();
+    fpu_set(w->control);
     for (int k = 0; k < w->workers; k++) {
         const int owner = (worker + k) % w->workers;
         for (int i; (i = atomic_fetch_add(&w->next[owner], 1)) < PIECES;)
             run_piece(w, owner * PIECES + i);
     }
-    fpu_end(control);
+    fpu_set(control);
 }
 
 static void run_all(work *w)
@@ -367,11 +369,12 @@ int fo_step(fo_plan *plan)
     w.workers = take_threads(plan, &w);
     const double begun = w.length ? now() : 0;
     const uint64_t control = fpu_begin(plan->flush);
+    w.control = fpu_get();
     const int applied = step(plan, &w);
     fpu_end(control);
     if (w.workers > 1)
         pool_yield();
-    if (w.length)
+    if (w.length && applied)
         note_cost(plan, w.workers > 1, (now() - begun) / (double)w.length);
     return applied;
 }
