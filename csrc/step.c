@@ -23,8 +23,8 @@ void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef
     fpu_end(control);
 }
 
-/* Calls `row(context, done, data, n)` for the pieces of one stride that make up the elements
- * [start, start + n) of a view in its walking order. The axes run from the slowest to the fastest. */
+/* Does ROW for the pieces of one stride that make up the elements [start, start + n) of a view in its walking
+ * order; in it `row` is where a piece begins, `stride` its step in bytes, `count` its elements, `done` those before. */
 #define FOR_EACH_ROW(view, start, n, ROW) \
     do { \
         const fo_view *const v_ = (view); \
@@ -158,8 +158,8 @@ void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bou
     fpu_end(control);
 }
 
-/* One tensor's elements from begin, a chunk boundary, to end. A gradient that no stage changes is read where it lies: the rule's own first operation on it is
- * arithmetic, so it has the bits of 1 * g. */
+/* One tensor's elements from begin, a chunk boundary, to end. A gradient that no stage changes is read where it
+ * lies: the rule's own first operation on it is arithmetic, so it has the bits of 1 * g. */
 static void walk(const fo_program *program, const fo_tensor *tensor, const fo_view *grad, double scale,
                  ptrdiff_t begin, ptrdiff_t end, ptrdiff_t chunk)
 {
