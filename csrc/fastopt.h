@@ -50,7 +50,7 @@ void fo_isa_use(int isa);
 /* base^n by binary powering in double: the same bits on every machine, as libm's pow is not. */
 double fo_power(double base, int64_t n);
 
-/* The floating-point control word of this thread. fo_flush(1) flushes subnormals to zero, fo_flush(0)
+/* The floating-point control word of this thread, without its record of exceptions. fo_flush(1) flushes subnormals to zero, fo_flush(0)
  * keeps them; both return the word to give back to fo_restore. */
 uint64_t fo_flush(int on);
 void fo_restore(uint64_t control);
@@ -97,6 +97,13 @@ typedef struct {
     int program;
 } fo_tensor;
 
+/* step.c's: which way the steps that are large enough for threads go, with the pool or alone, which way is favoured,
+ * the steps of this run so far and the steps of a run of the favoured way, and seconds per element of both ways. */
+typedef struct {
+    int alone, favours_alone, done, run;
+    double least[2];
+} fo_trial;
+
 typedef struct {
     fo_tensor *tensors;
     fo_view *grads;
@@ -108,8 +115,7 @@ typedef struct {
     ptrdiff_t chunk;     /* at most FO_CHUNK; changes no bit */
     int threads;         /* at most */
     int always_pool;     /* for tests: do not ask whether threads pay */
-    int timed_steps;     /* step.c's, of steps large enough for threads: how many, and seconds per element */
-    double serial_cost, pooled_cost;
+    fo_trial trial;
     double max_norm;     /* infinite: do not clip */
     double sign;         /* -1 to maximize */
     int flush;

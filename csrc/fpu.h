@@ -8,10 +8,12 @@
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #define FO_FLUSH_BITS UINT64_C(0x8040)
+#define FO_STICKY_BITS UINT64_C(0x3f) /* what arithmetic has met, and not how it is done */
 static inline uint64_t fpu_get(void) { return _mm_getcsr(); }
 static inline void fpu_set(uint64_t word) { _mm_setcsr((unsigned)word); }
 #elif defined(__aarch64__)
 #define FO_FLUSH_BITS (UINT64_C(1) << 24)
+#define FO_STICKY_BITS UINT64_C(0)
 static inline uint64_t fpu_get(void)
 {
     uint64_t word;
@@ -21,6 +23,7 @@ static inline uint64_t fpu_get(void)
 static inline void fpu_set(uint64_t word) { __asm__ __volatile__("msr fpcr, %0" : : "r"(word)); }
 #else
 #define FO_FLUSH_BITS UINT64_C(0)
+#define FO_STICKY_BITS UINT64_C(0)
 static inline uint64_t fpu_get(void) { return 0; }
 static inline void fpu_set(uint64_t word) { (void)word; }
 #endif

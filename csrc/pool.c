@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE /* for the affinity of threads */
 
 #include "pool.h"
 
@@ -13,6 +13,7 @@ int pool_available(void) { return 0; }
 #else
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -45,9 +46,11 @@ static struct {
     /* The number of the job in the high bits and its workers in the low 8, so that a thread reads both at once. */
     atomic_uint_fast64_t ticket, gate;
     int refused;                            /* the system refused a thread: do not ask again */
+    int avoided;                            /* the processor that workers keep off, the last caller's */
+    pthread_t thread[MAX_WORKERS + 1];
     pool_job *job;
     void *context;
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER, .avoided = -1};
 
 /* Enters the job of this ticket unless its caller has closed it, having found no work left. */
 static int enter(uint_fast64_t ticket)
@@ -107,6 +110,7 @@ static void forget(void)
     atomic_store(&pool.started, 0);
     atomic_store(&pool.claimed, 0);
     pool.refused = 0;
+    pool.avoided = -1;
 }
 
 static void prepare(void)
@@ -119,7 +123,6 @@ static void prepare(void)
 /* A worker takes no signal: they are for the threads of the program. */
 static int start_worker(int worker)
 {
-    pthread_t thread;
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
@@ -127,7 +130,7 @@ static int start_worker(int worker)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, 1 << 20);
-    const int error = pthread_create(&thread, &attributes, work, (void *)(intptr_t)worker);
+    const int error = pthread_create(&pool.thread[worker], &attributes, work, (void *)(intptr_t)worker);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return !error;
@@ -143,7 +146,7 @@ int pool_claim(int threads)
         threads = MAX_WORKERS;
     while (atomic_load(&pool.started) < threads - 1 && !pool.refused) {
         if (start_worker(atomic_load(&pool.started) + 1))
-            atomic_fetch_add(&pool.started, 1);
+            atomic_fetch_add(&pool.started, 1), pool.avoided = -1;
         else
             pool.refused = 1;
     }
@@ -155,14 +158,34 @@ int pool_claim(int threads)
 
 void pool_yield(void) { atomic_store(&pool.claimed, 0); }
 
+/* A thread that sleeps is often woken on the processor of its waker, idle others or not (on virtual machines, whose
+ * idle processors look taken), and helps nobody there until the system moves it, milliseconds later. So those who sleep
+ * may use all that the caller may but the caller's own. */
+static void keep_off(void)
+{
+#ifdef __linux__
+    const int cpu = sched_getcpu();
+    cpu_set_t allowed;
+    if (cpu < 0 || cpu == pool.avoided || sched_getaffinity(0, sizeof allowed, &allowed))
+        return;
+    CPU_CLR(cpu, &allowed);
+    pool.avoided = cpu;
+    if (CPU_COUNT(&allowed))
+        for (int i = 1; i <= atomic_load(&pool.started); i++)
+            pthread_setaffinity_np(pool.thread[i], sizeof allowed, &allowed);
+#endif
+}
+
 /* Wakes those of the workers who sleep; one that is about to will see the new ticket before it does. */
 static void wake(int workers)
 {
     int locked = 0;
     for (int i = 1; i < workers; i++)
         if (atomic_load(&pool.sleeping[i])) {
-            if (!locked)
+            if (!locked) {
+                keep_off();
                 pthread_mutex_lock(&pool.mutex);
+            }
             locked = 1;
             pthread_cond_signal(&pool.wake[i]);
         }

@@ -10,11 +10,12 @@
 #include "kernels.h"
 #include "pool.h"
 
+enum { CACHE_LINE = 64 };
 static const ptrdiff_t item_size[FO_DTYPE_COUNT] = {[FO_F32] = 4, [FO_F64] = 8};
 
 uint64_t fo_flush(int on) { return fpu_begin(on); }
 void fo_restore(uint64_t control) { fpu_end(control); }
-uint64_t fo_control(void) { return fpu_get(); }
+uint64_t fo_control(void) { return fpu_get() & ~FO_STICKY_BITS; }
 
 void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef, int flush)
 {
@@ -168,8 +169,11 @@ static void walk(const fo_program *program, const fo_tensor *tensor, const fo_vi
     const ptrdiff_t size = item_size[grad->dtype];
     const int direct = grad->dense && scale == 1.0 && !program->edits;
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
-    for (ptrdiff_t start = begin; start < end; start += chunk) {
-        const ptrdiff_t left = end - start, n = left < chunk ? left : chunk;
+    /* A first chunk that ends at a cache line of the parameter, where that pays; the state lies as the parameter does. */
+    const ptrdiff_t past = (ptrdiff_t)((uintptr_t)(tensor->slot[FO_SLOT_P] + begin * size) % CACHE_LINE) / size;
+    ptrdiff_t n = end - begin > 2 * chunk && chunk > past ? chunk - past : chunk;
+    for (ptrdiff_t start = begin; start < end; start += n, n = chunk) {
+        n = end - start < n ? end - start : n;
         if (!direct)
             load(f, grad, start, n, scale, scratch);
         for (int c = 0; c < program->calls; c++) {
@@ -195,25 +199,15 @@ typedef struct {
     int workers, measuring;
     uint64_t control;   /* the caller's, flush mode and rounding, for every worker */
     double scale;
-    ptrdiff_t length;
+    ptrdiff_t length;   /* of all tensors end to end, where they are worth threads */
     atomic_int next[MAX_WORKERS];
 } work;
 
 /* Whether threads help depends on what else runs on this machine, a BLAS that spins for one. So each plan times its
- * steps both ways, goes the faster way, and tries the other again now and then; the bits are the same. A trial is of
- * two steps, of which the second counts: the first wakes threads, and at the very first touches new memory. */
-enum { TRIAL = 2, TRY_AGAIN = 64 };
-
-static int pooling_pays(const fo_plan *plan)
-{
-    const int k = plan->timed_steps;
-    if (plan->always_pool || k < TRIAL)
-        return 1;
-    if (k < 2 * TRIAL)
-        return 0;
-    const int pays = plan->pooled_cost < plan->serial_cost;
-    return k % TRY_AGAIN < TRIAL ? !pays : pays;
-}
+ * steps, and goes the way that it favours, with the pool or alone; between runs of that, ever longer while nothing
+ * changes, it tries the other way. A run's cost is the least of its last steps: the first wakes threads, and at the very
+ * first touches new memory. The bits are the same. */
+enum { TRIED = 4, COUNTED = 3, SOONEST = 8, LATEST = 256 };
 
 static double now(void)
 {
@@ -222,17 +216,41 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void note_cost(fo_plan *plan, int pooled, double cost)
+static void note_cost(fo_trial *trial, double cost)
 {
-    double *known = pooled ? &plan->pooled_cost : &plan->serial_cost;
-    const int k = plan->timed_steps++;
-    if (k < 2 * TRIAL ? k % TRIAL == TRIAL - 1 : k % TRY_AGAIN != 0)
-        *known = *known > 0 ? *known + (cost - *known) / 4 : cost;
-    if (plan->timed_steps == 1 << 30)
-        plan->timed_steps = TRY_AGAIN;
+    const int trying = trial->alone != trial->favours_alone;
+    const int length = trying || !trial->run ? TRIED : trial->run;
+    const int counted = ++trial->done - (length - COUNTED);
+    double *least = &trial->least[trial->alone];
+    if (counted == 1 || (counted > 1 && cost < *least))
+        *least = cost;
+    if (trial->done < length)
+        return;
+    trial->done = 0;
+    if (!trying) {
+        trial->run = trial->run ? trial->run : SOONEST;
+        trial->alone = !trial->alone;
+    } else if (*least < trial->least[trial->favours_alone]) {
+        trial->run = SOONEST;
+        trial->favours_alone = trial->alone;
+    } else {
+        trial->run = 2 * trial->run < LATEST ? 2 * trial->run : LATEST;
+        trial->alone = trial->favours_alone;
+    }
 }
 
 static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size + TENSOR_COST : 0; }
+
+/* Asks for the first line of all memory of a tensor while the one before it is computed: hardware does not guess it. */
+static void foresee(const fo_plan *plan, ptrdiff_t t)
+{
+    if (t == plan->count || !plan->grads[t].data)
+        return;
+    __builtin_prefetch(plan->grads[t].data);
+    for (int slot = 0; slot < FO_SLOT_STATE + FO_MAX_BUFFERS; slot++)
+        if (plan->tensors[t].slot[slot])
+            __builtin_prefetch(plan->tensors[t].slot[slot]);
+}
 
 static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff_t end, const work *w)
 {
@@ -240,6 +258,7 @@ static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff
     const fo_tensor *tensor = &plan->tensors[t];
     const fo_view *grad = &plan->grads[t];
     if (!w->measuring) {
+        foresee(plan, t + 1);
         walk(&plan->programs[tensor->program], tensor, grad, w->scale, begin, end, plan->chunk);
         return;
     }
@@ -309,7 +328,9 @@ static int take_threads(fo_plan *plan, work *w)
         w->length += span_of(&plan->grads[t]);
     }
     const ptrdiff_t worth = w->length / plan->per_thread;
-    if (worth < 2 || !pooling_pays(plan))
+    if (worth < 2)
+        w->length = 0;
+    if (worth < 2 || (plan->trial.alone && !plan->always_pool))
         return 1;
     return pool_claim(worth < plan->threads ? (int)worth : plan->threads);
 }
@@ -375,7 +396,7 @@ int fo_step(fo_plan *plan)
     if (w.workers > 1)
         pool_yield();
     if (w.length && applied)
-        note_cost(plan, w.workers > 1, (now() - begun) / (double)w.length);
+        note_cost(&plan->trial, (now() - begun) / (double)w.length);
     return applied;
 }
 
@@ -389,7 +410,7 @@ typedef struct {
 static void note_control(void *context, int worker)
 {
     controls *c = context;
-    c->words[worker] = fpu_get();
+    c->words[worker] = fo_control();
     atomic_fetch_add(&c->noted, 1);
     while (atomic_load(&c->noted) < c->workers)
         ;

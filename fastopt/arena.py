@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastopt import state, tree
+from fastopt import tree
+from fastopt.memory import Memory
 from fastopt.tree import Array, Tree
 
 
@@ -31,7 +32,7 @@ def arena(arrays: Tree, zeros: bool = False) -> tuple[Array, Tree]:
             raise TypeError(f"{leaves[0][0]!r} has dtype {leaves[0][1].dtype} and {name!r} {a.dtype}: a block has one")
     if not leaves:
         raise ValueError("no arrays: pass at least one")
-    block = state.zeros((sum(a.size for _, a in leaves),), leaves[0][1].dtype)
+    block = Memory(1, sum(a.nbytes for _, a in leaves)).zeros((sum(a.size for _, a in leaves),), leaves[0][1].dtype)
     views, start = [], 0
     for _, a in leaves:
         view = block[start : start + a.size].reshape(a.shape)

@@ -68,7 +68,6 @@ cdef extern from "fastopt.h" nogil:
         Py_ssize_t chunk
         int threads
         int always_pool
-        int timed_steps
         double max_norm
         double sign
         int flush

@@ -25,6 +25,7 @@ from fastopt.hyperparameters import (
     show,
     unknown_keyword,
 )
+from fastopt.memory import memory_for
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
@@ -286,9 +287,17 @@ class Optimizer:
         states = list(old.states) if old else []
         averages = list(old.averages) if old else []
         buffers = _core.KERNELS[self.rule][1][2:]
-        for p in params[len(states) :]:
-            states.append(tuple(state.filled_like(p, self.initial_state(buffer)) for buffer in buffers))
-            averages.append(None if self._options["average"] is None else state.copy_like(p))
+        new, averaging = params[len(states) :], self._options["average"] is not None
+        memory = memory_for(new, len(buffers) + averaging)
+        for p in new:
+            states.append(tuple(memory.zeros_like(p) for _ in buffers))
+            for buffer, a in zip(buffers, states[-1], strict=True):
+                if start := self.initial_state(buffer):
+                    a.fill(start)
+            average = memory.zeros_like(p) if averaging else None
+            if average is not None:
+                average[...] = p
+            averages.append(average)
         backend = _core.Plan if self.backend == "c" else ReferencePlan
         return backend(
             self.rule, template, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,30 +16,6 @@ if TYPE_CHECKING:
 
 SCHEDULE = "schedule"
 """What a state dict holds in place of a schedule."""
-
-
-def zeros(shape: tuple[int, ...], dtype: Any, order: Any = "C") -> Array:
-    """An array of zeros aligned to 64 bytes."""
-    # NumPy's zeros come untouched from the system, in huge pages where it gives them: the first step touches them.
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    aligned: Array = memory[start : start + size].view(dtype).reshape(shape, order=order)
-    return aligned
-
-
-def filled_like(p: Array, value: float) -> Array:
-    """An array like p in shape, type and memory order, filled with a value."""
-    a = zeros(p.shape, p.dtype, "C" if p.flags.c_contiguous else "F")
-    if value:
-        a.fill(value)
-    return a
-
-
-def copy_like(p: Array) -> Array:
-    a = filled_like(p, 0)
-    a[...] = p
-    return a
 
 
 def save(opt: Optimizer) -> dict[str, Any]:

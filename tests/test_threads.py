@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -117,6 +119,47 @@ def test_idle_workers_use_no_cpu() -> None:
     before = time.process_time()
     time.sleep(1.0)
     assert time.process_time() - before < 0.05
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_workers_that_slept_keep_off_the_caller_s_processor_and_its_affinity_stays() -> None:
+    code = """
+import os, time
+import numpy as np, fastopt
+allowed = os.sched_getaffinity(0)
+opt = fastopt.Adam([np.ones(500_000)], threads=3)
+opt._plan.split(1, 1024)
+before = set(os.listdir("/proc/self/task"))
+opt.step([np.ones(500_000)])
+workers = [int(task) for task in set(os.listdir("/proc/self/task")) - before]
+for _ in range(3):
+    time.sleep(0.05)
+    opt.step([np.ones(500_000)])
+assert os.sched_getaffinity(0) == allowed
+masks = [os.sched_getaffinity(worker) for worker in workers]
+assert len(masks) == 2 and all(mask < allowed and len(mask) == len(allowed) - 1 for mask in masks), masks
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the constant is that of x86")
+def test_workers_round_as_the_caller_does() -> None:
+    libm = ctypes.CDLL("libm.so.6")
+    upward = 0x800
+    found = []
+    for threads, mode in ((1, 0), (1, upward), (4, upward)):
+        p, g = big()
+        opt = fastopt.Adam([p], threads=threads)
+        opt._plan.split(1, 1024)
+        libm.fesetround(mode)
+        try:
+            opt.step(g)
+        finally:
+            libm.fesetround(0)
+        found.append(p)
+    assert same_bits(found[1], found[2])
+    assert not same_bits(found[0], found[1])
 
 
 def test_the_control_word_is_restored_on_every_worker() -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastopt import state
 from fastopt.benchmark.timing import Contender
 from fastopt.benchmark.work import Work
+from fastopt.memory import Memory
 from fastopt.tree import Array
 
 # A chunk of every array in turn: on the machines tried as fast as array by array and as all arrays in one loop, or
@@ -137,8 +137,11 @@ def loop(
 def bytes_only(work: Work) -> Contender:
     """Reads and writes as many arrays as a step does, and reads the gradients; the numbers stay what they are.
 
-    Arrays start where those of a step do: parameters and gradients where NumPy puts them, the others at a cache line.
+    Every array starts at a cache line, where such a loop is fastest.
     """
-    p, gradient = (np.full(work.elements, 1, np.float32) for _ in range(2))
-    written = [p, *(state.filled_like(p, 1) for _ in range(work.written - 1))]
+    memory = Memory(work.written + 1, 4 * work.elements * (work.written + 1))
+    written = [memory.zeros((work.elements,), np.float32) for _ in range(work.written)]
+    gradient = memory.zeros((work.elements,), np.float32)
+    for a in (*written, gradient):
+        a.fill(1)
     return Contender(loop(written, gradient, work.threads), lambda: [*written, gradient])

@@ -77,7 +77,11 @@ def take_turns(
     one_at_a_time : a batch is one step, whatever it lasts.
     settle : pause before each batch, for threads to fall asleep.
     """
-    estimates = {name: _estimate(c, settings.batch, one_at_a_time) for name, c in contenders.items()}
+    estimates = {}
+    for name, c in contenders.items():
+        if settle:
+            time.sleep(SETTLE)
+        estimates[name] = _estimate(c, settings.batch, one_at_a_time)
     batch = {
         name: 1 if one_at_a_time else max(1, math.ceil(settings.batch / seconds)) for name, seconds in estimates.items()
     }
