@@ -38,6 +38,12 @@ class Memory:
         order = "C" if p.flags.c_contiguous else "F"
         return self.zeros(p.shape, p.dtype, order, p.ctypes.data % CACHE_LINE)
 
+    def copy(self, p: Array) -> Array:
+        """A copy of p, in the same memory order and alignment."""
+        a = self.zeros_like(p)
+        a[...] = p
+        return a
+
 
 def memory_for(params: list[Array], each: int) -> Memory:
     """Room for `each` arrays like every one of these."""

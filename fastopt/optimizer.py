@@ -97,7 +97,6 @@ class Optimizer:
 
     __slots__ = (
         "__weakref__",
-        "_average_buffers",
         "_carrying",
         "_changing",
         "_cohorts",
@@ -289,15 +288,14 @@ class Optimizer:
         buffers = _core.KERNELS[self.rule][1][2:]
         new, averaging = params[len(states) :], self._options["average"] is not None
         memory = memory_for(new, len(buffers) + averaging)
-        for p in new:
-            states.append(tuple(memory.zeros_like(p) for _ in buffers))
-            for buffer, a in zip(buffers, states[-1], strict=True):
-                if start := self.initial_state(buffer):
+        # Buffer by buffer, as hardware foresees memory that goes on from one tensor to the next.
+        parts = [[memory.zeros_like(p) for p in new] for _ in buffers]
+        for buffer, part in zip(buffers, parts, strict=True):
+            if start := self.initial_state(buffer):
+                for a in part:
                     a.fill(start)
-            average = memory.zeros_like(p) if averaging else None
-            if average is not None:
-                average[...] = p
-            averages.append(average)
+        states += zip(*parts, strict=True) if parts else [() for _ in new]
+        averages += [memory.copy(p) if averaging else None for p in new]
         backend = _core.Plan if self.backend == "c" else ReferencePlan
         return backend(
             self.rule, template, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals
