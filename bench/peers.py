@@ -291,26 +291,18 @@ def run(rows: list[Row], quick: bool, out: Path | None) -> None:
     if missing:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)
     results: list[dict[str, Any]] = []
+    found = {"date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "quick": quick, "minutes": 0.0}
+    found |= {"machine": machine(), "missing": missing, "rows": results}
     for batch in batches(rows, quick):
         for result in run_apart(batch, quick):
             results.append(result)
             seconds = time.monotonic() - started
             print(f"[{len(results)}/{len(rows)}, {seconds:.0f} s] {told(result)}", file=sys.stderr, flush=True)
-    text = json.dumps(
-        {
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "quick": quick,
-            "minutes": round((time.monotonic() - started) / 60, 1),
-            "machine": machine(),
-            "missing": missing,
-            "rows": results,
-        },
-        indent=1,
-    )
+            found["minutes"] = round(seconds / 60, 1)
+            if out is not None:  # a run that is cut off keeps its rows
+                out.write_text(json.dumps(found, indent=1) + "\n")
     if out is None:
-        print(text)
-    else:
-        out.write_text(text + "\n")
+        print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
