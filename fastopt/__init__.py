@@ -8,7 +8,7 @@ updates `params` (arrays, or nested lists and dicts of them) in place.
 
 from fastopt._core import subnormals
 from fastopt.arena import arena
-from fastopt.clipping import clip_grad_norm_, clip_grad_value_, global_norm
+from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
@@ -28,6 +28,7 @@ __all__ = [
     "RMSprop",
     "Report",
     "arena",
+    "clip_grad_adaptive_",
     "clip_grad_norm_",
     "clip_grad_value_",
     "global_norm",

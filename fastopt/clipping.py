@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from fastopt import _core, tree
 from fastopt.hyperparameters import above_0, number
 from fastopt.tree import Array, Tree
@@ -79,6 +81,52 @@ def clip_grad_value_(grads: Tree, clip_value: float) -> None:
     above_0("clip_value", bound)
     _, arrays = _arrays(grads, write=True)
     _core.rewrite(arrays, 1.0, bound)
+
+
+def clip_grad_adaptive_(
+    grads: Tree, params: Tree, clipping: float = 0.01, eps: float = 1e-3, *, unit_axis: int = -1
+) -> None:
+    """Adaptive clipping (Brock et al., 2021): scales the gradient of each unit in place to a norm of at most
+    clipping * max(norm of the unit's parameters, eps).
+
+    grads : an array or nested lists and dicts of writable float32 or float64 arrays; None is skipped.
+    params : the parameters, in the same structure and shapes; only read.
+    clipping, eps : > 0. eps lets parameters that are 0 move.
+    unit_axis : the axis that counts units, the outputs of a layer: the last for weights of shape (in, out) and
+        (height, width, in, out), 0 for PyTorch's (out, in, ...). A scalar or vector, such as a bias, is one unit.
+
+    Norms are computed in double. Raises ValueError, with nothing written, where one is NaN or infinite.
+    """
+    factor, floor = number("clipping", clipping), number("eps", eps)
+    above_0("clipping", factor)
+    above_0("eps", floor)
+    if unit_axis not in (0, -1):
+        raise ValueError(f"unit_axis is {unit_axis!r}: expected -1, units last, or 0, units first")
+    _arrays(grads, write=True)
+    leaves = tree.flatten(params)
+    _core.check_gradients([name for name, _ in leaves], [p for _, p in leaves], False)
+    scales = []
+    for (name, p), g in zip(leaves, tree.match(params, grads), strict=True):
+        if g is None:
+            continue
+        if g.shape != p.shape:
+            raise ValueError(
+                f"gradient of {name!r} has shape {g.shape} and its parameter {p.shape}: they must be equal"
+            )
+        limit, norm = factor * np.maximum(_unit_norms(p, unit_axis), floor), _unit_norms(g, unit_axis)
+        if not (np.isfinite(norm).all() and np.isfinite(limit).all()):
+            raise ValueError(f"{name!r} or its gradient has a unit whose norm is not finite: nothing was clipped")
+        if (norm > limit).any():
+            scales.append((g, np.divide(limit, norm, out=np.ones_like(norm), where=norm > limit)))
+    for g, scale in scales:
+        g *= scale.astype(g.dtype)
+
+
+def _unit_norms(a: Array, unit_axis: int) -> Array:
+    """The 2-norm of each unit, in the shape that multiplies the array."""
+    axes = None if a.ndim <= 1 else tuple(range(1, a.ndim)) if unit_axis == 0 else tuple(range(a.ndim - 1))
+    norms: Array = np.sqrt(np.sum(np.square(a, dtype=np.float64), axis=axes, keepdims=True))
+    return norms
 
 
 def _arrays(grads: Tree, write: bool) -> tuple[list[str], list[Array]]:

@@ -146,3 +146,54 @@ def test_nothing_to_clip() -> None:
     assert fastopt.clip_grad_norm_([None, {}], 1.0) == 0.0
     assert fastopt.global_norm(np.zeros(5)) == 0.0
     assert fastopt.global_norm([np.zeros((0, 3)), np.array(-2.0)]) == 2.0
+
+
+@pytest.mark.parametrize("unit_axis", [-1, 0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_adaptive_clipping_unit_by_unit(unit_axis: int, dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    params = {"W": ordinary(rng, (4, 3), dtype), "K": ordinary(rng, (2, 2, 3, 5), dtype), "b": np.zeros(3, dtype)}
+    grads = {name: 0.1 * ordinary(rng, p.shape, dtype) for name, p in params.items()}
+    before = {name: g.copy() for name, g in grads.items()}
+    fastopt.clip_grad_adaptive_(grads, params, clipping=0.1, unit_axis=unit_axis)
+    changed = 0
+    for name, p in params.items():
+        old, new = (np.moveaxis(g, unit_axis, 0) if p.ndim > 1 else g[None] for g in (before[name], grads[name]))
+        units = np.moveaxis(p, unit_axis, 0) if p.ndim > 1 else p[None]
+        for g, was, unit in zip(new, old, units, strict=True):
+            limit = 0.1 * max(np.linalg.norm(unit.astype(float)), 1e-3)
+            norm = np.linalg.norm(was.astype(float))
+            if norm <= limit:
+                assert same_bits(g, was)
+            else:
+                np.testing.assert_allclose(g, was * (limit / norm), rtol=1e-6 if dtype is np.float32 else 1e-14)
+                changed += 1
+    assert 3 < changed < 12
+
+
+def test_adaptive_clipping_beside_optax() -> None:
+    optax = pytest.importorskip("optax")
+    rng = np.random.default_rng(4)
+    params = {"W": ordinary(rng, (30, 20), np.float32), "b": ordinary(rng, 20, np.float32)}
+    grads = {name: ordinary(rng, p.shape, np.float32) for name, p in params.items()}
+    expected, _ = optax.adaptive_grad_clip(0.01).update(grads, optax.EmptyState(), params)
+    fastopt.clip_grad_adaptive_(grads, params)
+    for name, g in grads.items():
+        np.testing.assert_allclose(g, np.asarray(expected[name]), rtol=1e-5)
+
+
+def test_adaptive_clipping_refuses_before_it_writes() -> None:
+    params = {"W": np.ones((2, 3)), "b": np.ones(3)}
+    for bad, said in [
+        ({"W": np.ones((2, 3)), "b": np.ones(2)}, "'b' has shape"),
+        ({"W": np.ones((2, 3)), "b": np.full(3, np.nan)}, "'b' or its gradient"),
+        ({"W": np.ones((2, 3))}, "no gradient for 'b'"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            fastopt.clip_grad_adaptive_(bad, params)
+        assert (bad["W"] == 1).all()
+    with pytest.raises(ValueError, match="unit_axis is 1"):
+        fastopt.clip_grad_adaptive_([np.ones(2)], [np.ones(2)], unit_axis=1)
+    grads = {"W": np.ones((2, 3)), "b": None}
+    fastopt.clip_grad_adaptive_(grads, params, 0.5)
+    np.testing.assert_allclose(grads["W"], 0.5)
