@@ -6,9 +6,12 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
+from fastopt import init, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
+from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
+from fastopt.gradcheck import GradcheckReport, gradcheck
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
@@ -21,6 +24,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "GradcheckReport",
     "Info",
     "NAdam",
     "NonFiniteError",
@@ -28,11 +32,15 @@ __all__ = [
     "RMSprop",
     "Report",
     "arena",
+    "batches",
     "clip_grad_adaptive_",
     "clip_grad_norm_",
     "clip_grad_value_",
     "global_norm",
+    "gradcheck",
     "info",
+    "init",
+    "schedules",
     "selftest",
     "set_num_threads",
     "subnormals",

@@ -1,0 +1,84 @@
+"""What the built-in schedules share: names and arguments that can be saved, and what each argument may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from fastopt.hyperparameters import (
+    at_least_0,
+    boolean,
+    finite,
+    from_0_below_1,
+    from_0_to_1,
+    number,
+    one_of,
+    positive,
+    whole,
+)
+
+
+class Named:
+    """An object with a name and arguments, each within its domain, that make it again."""
+
+    def __post_init__(self) -> None:
+        for name, value in self._arguments().items():
+            if name in DOMAINS:
+                object.__setattr__(self, name, DOMAINS[name](f"{name} of {type(self).__name__}", value))
+
+    def _arguments(self) -> dict[str, Any]:
+        """By name; those that may be None and are, are not among them."""
+        known = {field.name: field.default for field in fields(self) if field.init}  # type: ignore[arg-type]
+        values = {name: getattr(self, name) for name in known}
+        return {name: x for name, x in values.items() if x is not None or known[name] is not None}
+
+    def __repr__(self) -> str:
+        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
+        given = [f"{name}={x!r}" for name, x in self._arguments().items() if x != defaults[name]]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+class NamedSchedule(Named):
+    """A schedule that fastopt knows by name, so that it can be shown, compared and saved with its arguments.
+
+    Calling it with t, the number of steps applied so far (0 at the first), gives the value for the next step.
+    Raises TypeError or ValueError for a t that is no whole number or is negative. Immutable, but for ReduceOnPlateau.
+    """
+
+    def __call__(self, t: int) -> float:
+        if type(t) is not int or t < 0:
+            t = whole("t", t, 0)
+        return self._value(t)
+
+    def _value(self, t: int) -> float:
+        raise NotImplementedError
+
+
+def _within(check: Callable[[str, float], None]) -> Callable[[str, Any], float]:
+    def admit(name: str, value: Any) -> float:
+        x = number(name, value)
+        check(name, x)
+        return x
+
+    return admit
+
+
+def _choice(*choices: str) -> Callable[[str, Any], Any]:
+    return lambda name, value: one_of(name, value, choices)
+
+
+# An argument means the same in every schedule that has it.
+DOMAINS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("v", "end", "eta_min", "v_max", "min_value"), finite),
+    **dict.fromkeys(("steps", "every", "t_mult"), whole),
+    **dict.fromkeys(("gamma", "scale", "power", "div_factor", "final_div_factor"), positive),
+    **dict.fromkeys(("rate", "threshold", "eps"), _within(at_least_0)),
+    **dict.fromkeys(("base_momentum", "max_momentum", "factor"), _within(from_0_below_1)),
+    **dict.fromkeys(("patience", "cooldown"), lambda name, value: whole(name, value, 0)),
+    "pct_start": _within(from_0_to_1),
+    "three_phase": boolean,
+    "anneal_strategy": _choice("cos", "linear"),
+    "mode": _choice("min", "max"),
+    "threshold_mode": _choice("rel", "abs"),
+}
