@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastopt import losses
+from fastopt.losses import rows
 from fastopt.losses.reduction import BLOCK
 from fastopt.selftest import same_bits
 from fastopt.tree import Array
@@ -99,6 +101,35 @@ def test_closed_forms() -> None:
     assert losses.kl_divergence(np.log([[0.2, 0.3, 0.5]]), [[0.2, 0.3, 0.5]])[0] == pytest.approx(0, abs=1e-16)
     assert losses.kl_divergence(np.zeros((1, 4)), [[0.5, 0.5, 0, 0]])[0] == pytest.approx(np.log(2), rel=1e-15)
     assert losses.focal(np.zeros((1, 2)), [0])[0] == pytest.approx(np.log(2) / 4, rel=1e-15)
+
+
+def weight_of(case: Case) -> tuple[str, Any]:
+    options = case.inputs().options
+    return next((name, options[name]) for name in ("sample_weight", "weight", "pos_weight") if name in options)
+
+
+WEIGHTED = [case for case in CASES if case.id.endswith(("weight", "-rows")) and np.shape(weight_of(case)[1]) != (K,)]
+
+
+@pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.id)
+def test_a_weight_multiplies_each_loss(case: Case) -> None:
+    x, args, options = case.inputs()
+    name, weight = weight_of(case)
+    plain = {key: option for key, option in options.items() if key != name}
+    value, gradient = case.loss(x, *args, reduction="none", **options)
+    other, other_gradient = case.loss(x, *args, reduction="none", **plain)
+    np.testing.assert_allclose(value, other * weight, rtol=1e-13)
+    by_row = weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
+    np.testing.assert_allclose(gradient, other_gradient * by_row, rtol=1e-13)
+
+
+def test_label_smoothing_mixes_in_all_classes() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(N, K)), rng.integers(K, size=N)
+    value, gradient = losses.sparse_cross_entropy(x, y, label_smoothing=0.1)
+    other, other_gradient = losses.cross_entropy(x, 0.9 * np.eye(K)[y] + 0.1 / K)
+    assert value == pytest.approx(other, rel=1e-14)
+    np.testing.assert_allclose(gradient, other_gradient, rtol=1e-13)
 
 
 def test_one_hot_rows_are_classes() -> None:
@@ -191,6 +222,34 @@ def test_every_layout_gives_the_same_bits(case: Case) -> None:
         assert same_bits(a, before), layout
     for layout, a in layouts(args[0]).items():
         assert case.loss(x, a, *args[1:], **options)[0] == value, layout
+
+
+@every_case
+def test_rows_get_what_they_ask_for(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rows.py may rely on: kernels check nothing."""
+
+    def checked(name: str, dtype: Any) -> Callable[..., Any]:
+        function = getattr(rows, name)
+
+        def call(*given: Any) -> Any:
+            arguments = inspect.signature(function).bind(*given).arguments
+            for key, a in arguments.items():
+                if isinstance(a, np.ndarray):
+                    double = key in ("weights", "losses")
+                    assert a.dtype == (np.int64 if key == "classes" else np.float64 if double else dtype), key
+                    assert all((a.flags.c_contiguous, a.flags.aligned, a.dtype.isnative)), key
+                    assert a.shape == given[0].shape[: a.ndim], key
+            return function(*given)
+
+        return call
+
+    for dtype in DTYPES:
+        x, args, options = case.inputs(dtype)
+        for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
+            monkeypatch.setattr(rows, name, checked(name, dtype))
+        for a, b in zip(layouts(x).values(), layouts(args[0]).values(), strict=True):
+            case.loss(a, b, *args[1:], **options)
+        monkeypatch.undo()
 
 
 @every_case

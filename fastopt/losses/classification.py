@@ -68,7 +68,7 @@ def binary_cross_entropy_with_logits(
         # a log s + b log(1 - s) is a + b times the cross-entropy with the target a / (a + b).
         positive = t * arguments.broadcast_weights("pos_weight", pos_weight, x.shape, "logits")
         both = positive + (1 - t.astype(np.float64))
-        t = np.divide(positive, both, out=np.zeros_like(both), where=both > 0).astype(x.dtype)
+        t = (positive / np.where(both > 0, both, 1)).astype(x.dtype)
         factor = both if w is None else both * w
     g = arguments.gradient(out, x, "logits", target=target, weight=weight, pos_weight=pos_weight)
     losses = np.empty(x.size)
