@@ -14,7 +14,7 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 Loss: TypeAlias = tuple[Any, Array]
 """The value, a float or with reduction="none" an array, and the gradient."""
 
-BLOCK = 1 << 14
+BLOCK = 1 << 16
 """Elements computed at a time: their temporaries stay in the second-level cache."""
 
 

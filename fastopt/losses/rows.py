@@ -30,19 +30,24 @@ def softmax_cross_entropy(
     """
     n, k = logits.shape
     step = max(1, BLOCK // k)
-    lowest = np.finfo(logits.dtype).min
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        x, numbers = logits[rows], np.arange(min(step, n - start))
-        largest = x.max(axis=1, keepdims=True)
-        with np.errstate(over="ignore", under="ignore"):
-            # Where the difference overflows, it is cut to a number whose exponential is just as much 0.
-            e = np.maximum(x - largest, lowest)
-            if probabilities is None:
-                losses[rows] = largest[:, 0].astype(np.float64) - x[numbers, classes[rows]]  # type: ignore[index]
+    spare = np.empty((min(step, n), k), logits.dtype) if gradient is None else None
+    numbers = np.arange(min(step, n))
+    with np.errstate(over="ignore", under="ignore"):
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            x = logits[rows]
+            e = gradient[rows] if gradient is not None else spare[: len(x)]  # type: ignore[index]
+            largest = x.max(axis=1)
+            if classes is not None:
+                at_class = numbers[: len(x)], classes[rows]
+                losses[rows] = largest.astype(np.float64) - x[at_class]
+                np.subtract(x, largest[:, None], out=e)
                 mass: Array | float = 1.0
             else:
-                p = probabilities[rows]
+                p = probabilities[rows]  # type: ignore[index]
+                np.subtract(x, largest[:, None], out=e)
+                # An overflow to -inf would make NaN of a p of 0; the exponential of the lowest number is 0 too.
+                np.maximum(e, np.finfo(e.dtype).min, out=e)
                 losses[rows] = -np.einsum("ij,ij->i", p, e, dtype=np.float64)
                 mass = p.sum(axis=1, dtype=np.float64)
             np.exp(e, out=e)
@@ -51,12 +56,12 @@ def softmax_cross_entropy(
             if gradient is None:
                 continue
             factor = np.ones(len(x)) if weights is None else weights[rows]
-            np.multiply(e, (factor / sums).astype(e.dtype)[:, None], out=gradient[rows])
+            e *= (factor / sums).astype(e.dtype)[:, None]
             factor = factor.astype(e.dtype)
-            if probabilities is None:
-                gradient[start + numbers, classes[rows]] -= factor  # type: ignore[index]
+            if classes is not None:
+                e[at_class] -= factor
             else:
-                gradient[rows] -= factor[:, None] * p
+                e -= factor[:, None] * p
 
 
 def sigmoid_cross_entropy(logits: Array, targets: Array, scale: float, gradient: Array, losses: Array) -> None:
@@ -66,13 +71,15 @@ def sigmoid_cross_entropy(logits: Array, targets: Array, scale: float, gradient:
     gradient : (n,), written.
     losses : (n,) float64, written.
     """
-    for start in range(0, logits.size, BLOCK):
-        block = slice(start, start + BLOCK)
-        x, t = logits[block], targets[block]
-        with np.errstate(under="ignore"):
-            e, exact = np.exp(-np.abs(x)), t.astype(np.float64)
-            losses[block] = np.where(x > 0, 1 - exact, -exact) * x + np.log1p(e)
-            gradient[block] = scale * (np.where(x > 0, 1.0, e) / (1 + e) - t)
+    with np.errstate(under="ignore"):
+        for start in range(0, logits.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            x, t = logits[block], targets[block]
+            wide = x.astype(np.float64)
+            e = np.exp(-np.abs(x))
+            losses[block] = np.maximum(wide, 0) - wide * t + np.log1p(e)
+            # exp(min(x, 0)) is 1 or e, and faster than a choice between them.
+            gradient[block] = scale * (np.exp(np.minimum(x, 0)) / (1 + e) - t)
 
 
 def squared_error(prediction: Array, target: Array, scale: float, gradient: Array) -> float:
