@@ -1,8 +1,8 @@
 """The losses on the hot path of a training loop beside good NumPy: value and gradient, `out` given.
 
 "tuned" is what a careful user writes for one dtype, without checks: in-place ufuncs and np.exp on blocks that fit
-the cache, sums in that dtype. Disabled, each runs on small arrays and the two are compared; ns/element and GB/s are as in
-test_rules.py, the bytes being those of the prediction, the target where it is as long, and the gradient.
+the cache, sums in that dtype. Disabled, each runs on small arrays and the two are compared. ns/element and GB/s are as
+in test_rules.py, the bytes being those of the prediction, the target and the gradient.
 """
 
 from __future__ import annotations
