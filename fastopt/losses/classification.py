@@ -127,7 +127,7 @@ def sparse_cross_entropy(
     logits : (n, k), any finite numbers.
     classes : y, (n,) integers, 0 to k - 1.
     weight : (k,), one factor per class; the mean divides by the sum of weight_y.
-    sample_weight : (n,), one factor per row; the mean divides by its sum (with `weight`, by that of the products). A row
+    sample_weight : (n,), one factor per row; the mean divides by its sum (with `weight`: of the products). A row
         of weight 0 may have any class.
     ignore_index : rows of this class do not count, their gradient is 0. None: there are none (torch: -100).
     label_smoothing : e in [0, 1]: the target is 1 - e + e / k at y and e / k at the other classes, each times its
