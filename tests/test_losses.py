@@ -382,3 +382,18 @@ def test_a_mask_is_a_weight() -> None:
         assert value == pytest.approx(other, rel=1e-14)
         np.testing.assert_allclose(gradient[keep], slopes, rtol=1e-14)
         assert not gradient[~keep].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_without_gradient_or_weights(dtype: Any) -> None:
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(N, K)).astype(dtype), rng.integers(K, size=N)
+    found, alone, gradient = np.empty(N), np.empty(N), np.empty_like(x)
+    for classes, probabilities in ((y, None), (None, rng.dirichlet(np.ones(K), N).astype(dtype))):
+        rows.softmax_cross_entropy(x, classes, probabilities, None, gradient, found)
+        rows.softmax_cross_entropy(x, classes, probabilities, None, None, alone)
+        assert same_bits(alone, found)
+        weighted = np.empty_like(x)
+        rows.softmax_cross_entropy(x, classes, probabilities, np.ones(N), weighted, found)
+        assert same_bits(weighted, gradient)
+        assert same_bits(alone, found)
