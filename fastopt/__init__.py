@@ -6,7 +6,7 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
-from fastopt import init, schedules
+from fastopt import init, losses, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.batches import batches
@@ -40,6 +40,7 @@ __all__ = [
     "gradcheck",
     "info",
     "init",
+    "losses",
     "schedules",
     "selftest",
     "set_num_threads",
