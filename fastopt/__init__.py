@@ -6,6 +6,7 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
+from fastopt import schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
@@ -33,6 +34,7 @@ __all__ = [
     "clip_grad_value_",
     "global_norm",
     "info",
+    "schedules",
     "selftest",
     "set_num_threads",
     "subnormals",

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt import _core
+from fastopt import _core, schedules
 from fastopt.hyperparameters import boolean, one_of
+from fastopt.schedules.restore import Restored
 from fastopt.tree import Array
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
 
 SCHEDULE = "schedule"
-"""What a state dict holds in place of a schedule."""
+"""What a state dict holds in place of a callable of the user's own. Of a built-in schedule it holds the config."""
 
 
 def save(opt: Optimizer) -> dict[str, Any]:
@@ -28,9 +29,9 @@ def save(opt: Optimizer) -> dict[str, Any]:
         "optimizer": type(opt).__name__,
         "fixed": {name: x for name, x in opt._fixed.items() if name != "backend"},
         "t": opt.t,
-        "groups": [{"names": group.names, **_without_schedules(group._values)} for group in opt.groups],
+        "groups": [{"names": group.names, **_without_callables(group._values)} for group in opt.groups],
         "options": {
-            **_without_schedules(opt._options),
+            **_without_callables(opt._options),
             "on_nonfinite": opt.on_nonfinite,
             "maximize": opt.maximize,
         },
@@ -43,17 +44,19 @@ def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
     mine = save(opt)
     problems = _structure(mine, saved) or _contents(mine, saved)
     values: list[dict[str, Any]] = []
+    restored_schedules = Restored()
     if not problems:
         for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
-            values.append(_restored(opt, here, theirs, problems))
-        values.append(_restored(opt, opt._options, saved["options"], problems))
-        problems += _policy(saved["options"], values[-1])
+            values.append(_restored(opt, here, theirs, restored_schedules, problems))
+        values.append(_restored(opt, opt._options, saved["options"], restored_schedules, problems))
+        problems += _policy(saved["options"], values[-1]) + restored_schedules.problems()
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
     opt.on_nonfinite = saved["options"]["on_nonfinite"]
     opt.maximize = saved["options"]["maximize"]
     for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
         target.update(restored)
+    restored_schedules.commit()
     _write(opt, saved)
 
 
@@ -75,11 +78,16 @@ def _copy(a: Array) -> Array:
     return np.copy(a, order="K")
 
 
-def _without_schedules(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:
     def plain(x: Any) -> Any:
         if isinstance(x, tuple):
             return tuple(plain(member) for member in x)
-        return SCHEDULE if callable(x) else x
+        if not callable(x):
+            return x
+        try:
+            return schedules.to_config(x)
+        except TypeError:
+            return SCHEDULE
 
     return {name: plain(x) for name, x in values.items()}
 
@@ -139,16 +147,18 @@ def _entry(what: str, mine: Any, saved: Any) -> str | None:
     return None if valid else f"{what} is {saved!r}"
 
 
-def _restored(opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The values of `saved`, with the schedules of `mine` where a schedule was saved."""
+def _restored(
+    opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], made: Restored, problems: list[str]
+) -> dict[str, Any]:
+    """The values of `saved`, with the callables of `mine` where one of the user's own was saved."""
     values = {}
     for name, here in mine.items():
         theirs = saved[name]
         try:
             if isinstance(here, tuple) and isinstance(theirs, tuple):
-                value: Any = tuple(_kept(name, x, y) for x, y in zip(here, theirs, strict=True))
+                value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))
             else:
-                value = _kept(name, here, theirs)
+                value = _kept(name, here, theirs, made)
             values[name] = opt._hyperparameters[name].admit(value)
             if name not in ("clip_norm", "clip_value"):
                 opt._check_value(name, values[name])
@@ -170,12 +180,12 @@ def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _kept(name: str, mine: Any, saved: Any) -> Any:
+def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
     if isinstance(saved, str) and saved == SCHEDULE:
         if not callable(mine):
             raise ValueError(f"{name} followed a schedule: make this optimizer with that schedule, then load")
         return mine
-    return saved
+    return made.schedule(name, mine, saved) if isinstance(saved, Mapping) else saved
 
 
 def _keys(what: str, mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

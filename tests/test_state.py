@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import schedules
 from tests.cases import CASES, Case, ordinary
 from tests.lockstep import assert_same_bits, copies, snapshot
 
@@ -49,7 +50,7 @@ def test_a_state_dict_is_a_snapshot() -> None:
     assert pickle.dumps(saved) == before
 
 
-def test_numbers_come_back_as_saved_and_schedules_stay() -> None:
+def test_numbers_come_back_as_saved_and_own_schedules_stay() -> None:
     opt = fastopt.AdamW([np.ones(3)], lr=lambda t: 0.5, betas=(0.8, lambda t: 0.9), clip_norm=1.0, maximize=True)
     opt.groups[0]["weight_decay"] = 0.25
     saved = opt.state_dict()
@@ -64,6 +65,118 @@ def test_numbers_come_back_as_saved_and_schedules_stay() -> None:
     assert other.weight_decay == 0.25
     assert other.clip_norm == 1.0
     assert other.maximize is True
+
+
+def test_built_in_schedules_come_back_as_saved() -> None:
+    cosine, cycle = schedules.cosine(0.5, 10, eta_min=0.1), schedules.one_cycle(0.1, 10)
+    lr = schedules.warmup(3, cosine)
+    p = np.ones(3)
+    opt = fastopt.AdamW([p], lr=lr, betas=(cycle.momentum, 0.9), clip_norm=cosine)
+    opt.step([np.ones(3)])
+    saved = opt.state_dict()
+    assert saved["groups"][0]["lr"] == schedules.to_config(lr)
+    other = fastopt.AdamW([p.copy()], lr=lambda t: 0.25, weight_decay=cosine, clip_norm=1.0)
+    other.load_state_dict(pickle.loads(pickle.dumps(saved)))
+    assert (other.lr, other.betas, other.clip_norm, other.weight_decay) == (lr, opt.betas, cosine, 0.01)
+    for _ in range(14):
+        opt.step([np.ones(3)])
+        other.step([np.ones(3)])
+    assert_same_bits(opt, other)
+
+
+def plateau(**changes: Any) -> schedules.ReduceOnPlateau:
+    return schedules.ReduceOnPlateau(**{"v": 0.5, "factor": 0.5, "patience": 1, **changes})
+
+
+def test_a_plateau_comes_back_in_the_object_that_the_user_holds() -> None:
+    lr, p = plateau(), np.ones(3)
+    opt = fastopt.SGD([p], lr=lr)
+    for metric in (1, 1, 1, 2):
+        opt.step([np.ones(3)])
+        lr.update(metric)
+    assert lr.value == 0.25
+    saved = pickle.loads(pickle.dumps(opt.state_dict()))
+    mine = plateau(v=0.1, patience=7)
+    other = fastopt.SGD([p.copy()], lr=mine)
+    other.load_state_dict(saved)
+    assert other.lr is mine
+    assert mine.state_dict() == lr.state_dict()
+    for metric in (2, 0.5, 1, 1, 1, 1):
+        assert lr.update(metric) == mine.update(metric)
+        opt.step([np.ones(3)])
+        other.step([np.ones(3)])
+    assert lr.value == 0.03125
+    assert_same_bits(opt, other)
+
+
+def test_a_plateau_comes_back_inside_a_warmup_and_of_other_hyperparameters() -> None:
+    lr, l2, beta = plateau(), plateau(), plateau()
+    for metric in (1, 1, 1):
+        lr.update(metric)
+    beta.update(3)
+    saved = fastopt.Adam([np.ones(3)], lr=schedules.warmup(5, lr), l2=l2, betas=(beta, 0.9)).state_dict()
+    mine = plateau(), plateau(), plateau()
+    other = fastopt.Adam([np.ones(3)], lr=mine[0], l2=schedules.warmup(9, mine[1]), betas=(mine[2], 0.1))
+    other.load_state_dict(saved)
+    assert [x.state_dict() for x in mine] == [x.state_dict() for x in (lr, l2, beta)]
+    assert repr(other.lr) == repr(schedules.warmup(5, lr))
+    assert other.lr.then is mine[0]  # type: ignore[union-attr]
+    assert other.l2 is mine[1]
+    assert other.betas == (mine[2], 0.9)
+
+
+def test_a_plateau_comes_back_as_a_new_one_where_there_was_none() -> None:
+    lr = plateau()
+    lr.update(1)
+    saved = fastopt.Adam([np.ones(3)], lr=lr).state_dict()
+    other = fastopt.Adam([np.ones(3)])
+    other.load_state_dict(saved)
+    assert other.lr is not lr
+    assert other.lr.state_dict() == lr.state_dict()  # type: ignore[union-attr]
+
+
+def two_groups(*lrs: Any) -> fastopt.Adam:
+    return fastopt.Adam([{"params": [np.ones(3)], "lr": lr} for lr in lrs])
+
+
+def test_groups_share_a_plateau_after_loading_as_before() -> None:
+    lr, mine = plateau(), plateau()
+    lr.update(1)
+    other = two_groups(mine, mine)
+    other.load_state_dict(two_groups(lr, lr).state_dict())
+    assert other.lr is mine
+    assert mine.best == 1
+
+
+def test_plateaus_that_cannot_be_told_apart_change_nothing() -> None:
+    first, second, mine = plateau(), plateau(), plateau()
+    second.update(1)
+    mine.update(2)
+    before = mine.state_dict()
+    saved = two_groups(first, second).state_dict()
+    opt = two_groups(mine, mine)
+    with pytest.raises(ValueError, match="lr follows a ReduceOnPlateau here for which two different states were saved"):
+        opt.load_state_dict(saved)
+    with pytest.raises(ValueError, match="lr, lr followed a ReduceOnPlateau: make this optimizer with one or several"):
+        two_groups(0.1, 0.1).load_state_dict(saved)
+    saved["groups"][1]["lr"] = saved["groups"][0]["lr"]
+    saved["options"]["clip_norm"] = -1.0
+    with pytest.raises(ValueError, match="clip_norm"):
+        opt.load_state_dict(saved)
+    assert mine.state_dict() == before
+    assert opt.lr is mine
+
+
+def test_a_warmup_of_an_own_schedule_stays() -> None:
+    def own(t: int) -> float:
+        return 0.1
+
+    saved = fastopt.Adam([np.ones(3)], lr=schedules.warmup(5, own)).state_dict()
+    assert saved["groups"][0]["lr"] == "schedule"
+    mine = schedules.warmup(7, own)
+    other = fastopt.Adam([np.ones(3)], lr=mine)
+    other.load_state_dict(saved)
+    assert other.lr is mine
 
 
 def edit(path: str, value: Any) -> Any:
@@ -99,6 +212,14 @@ MISFITS = {
     "a missing hyperparameter": (edit("groups/0/lr", ...), "missing: \\['lr'\\]"),
     "a value outside its domain": (edit("groups/0/lr", -1.0), "lr is -1.0"),
     "a schedule that is not here": (edit("groups/0/lr", "schedule"), "lr followed a schedule"),
+    "an unknown schedule": (
+        edit("groups/0/lr", {"name": "x", "arguments": {}}),
+        "lr is not the config of a schedule: .*'x'",
+    ),
+    "a schedule for a pair": (
+        edit("groups/0/betas", schedules.to_config(schedules.constant(0.5))),
+        "betas is constant",
+    ),
     "other groups": (edit("groups", []), "it has 0 groups"),
     "other names": (edit("groups/0/names", ("V", "b")), "other parameters"),
     "a bad option": (edit("options/clip_norm", 0.0), "clip_norm is 0.0"),

@@ -1,0 +1,108 @@
+"""What the built-in schedules share: names and arguments that can be saved, and what each argument may be."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from fastopt.hyperparameters import boolean, from_0_below_1, from_0_to_1, number, one_of
+
+
+class Named:
+    """An object with a name and arguments, each within its domain, that make it again."""
+
+    def __post_init__(self) -> None:
+        for name, value in self._arguments().items():
+            if name in DOMAINS:
+                object.__setattr__(self, name, DOMAINS[name](f"{name} of {type(self).__name__}", value))
+
+    def _arguments(self) -> dict[str, Any]:
+        """By name; those left at None are not among them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __repr__(self) -> str:
+        defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
+        given = [f"{name}={x!r}" for name, x in self._arguments().items() if x != defaults[name]]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+class NamedSchedule(Named):
+    """A schedule that fastopt knows by name, so that it can be shown, compared and saved with its arguments.
+
+    Calling it with t, the number of steps applied so far (0 at the first), gives the value for the next step.
+    Raises TypeError or ValueError for a t that is no whole number or is negative. Immutable, but for ReduceOnPlateau.
+    """
+
+    def __call__(self, t: int) -> float:
+        if type(t) is not int or t < 0:
+            t = whole("t", t, 0)
+        return self._value(t)
+
+    def _value(self, t: int) -> float:
+        raise NotImplementedError
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}: expected a whole number, {least} or larger") from None
+    if n < least:
+        raise ValueError(f"{name} is {n}: expected a whole number, {least} or larger")
+    return n
+
+
+def finite(name: str, value: Any) -> float:
+    x = number(name, value)
+    if not math.isfinite(x):
+        raise ValueError(f"{name} is {x!r}: expected a finite number")
+    return x
+
+
+def positive(name: str, value: Any) -> float:
+    x = finite(name, value)
+    if x <= 0:
+        raise ValueError(f"{name} is {x!r}: expected a number larger than 0")
+    return x
+
+
+def _not_negative(name: str, value: Any) -> float:
+    x = finite(name, value)
+    if x < 0:
+        raise ValueError(f"{name} is {x!r}: expected 0 or larger")
+    return x
+
+
+def _within(check: Callable[[str, float], None]) -> Callable[[str, Any], float]:
+    def admit(name: str, value: Any) -> float:
+        x = number(name, value)
+        check(name, x)
+        return x
+
+    return admit
+
+
+def _choice(*choices: str) -> Callable[[str, Any], Any]:
+    return lambda name, value: one_of(name, value, choices)
+
+
+# An argument means the same in every schedule that has it.
+DOMAINS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("v", "end", "eta_min", "v_max", "min_value"), finite),
+    **dict.fromkeys(("steps", "every", "t_mult"), whole),
+    **dict.fromkeys(("gamma", "scale", "power", "div_factor", "final_div_factor"), positive),
+    **dict.fromkeys(("rate", "threshold", "eps"), _not_negative),
+    **dict.fromkeys(("base_momentum", "max_momentum", "factor"), _within(from_0_below_1)),
+    **dict.fromkeys(("patience", "cooldown"), lambda name, value: whole(name, value, 0)),
+    "pct_start": _within(from_0_to_1),
+    "three_phase": boolean,
+    "anneal_strategy": _choice("cos", "linear"),
+    "mode": _choice("min", "max"),
+    "threshold_mode": _choice("rel", "abs"),
+}

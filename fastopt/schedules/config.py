@@ -1,0 +1,86 @@
+"""Schedules as plain data, by name and arguments, so that a checkpoint can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastopt.hyperparameters import Schedule
+from fastopt.schedules import formulas
+from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.cycle import CyclePart, one_cycle
+from fastopt.schedules.formulas import warmup
+from fastopt.schedules.plateau import ReduceOnPlateau
+
+_MAKERS: dict[str, Callable[..., NamedSchedule]] = {
+    **{
+        cls.__name__: cls
+        for cls in (
+            formulas.constant,
+            formulas.step_decay,
+            formulas.exponential,
+            formulas.cosine,
+            formulas.cosine_restarts,
+            formulas.linear,
+            formulas.inverse_sqrt,
+            formulas.polynomial,
+            formulas.piecewise,
+            warmup,
+        )
+    },
+    "one_cycle.lr": lambda **arguments: one_cycle(**arguments).lr,
+    "one_cycle.momentum": lambda **arguments: one_cycle(**arguments).momentum,
+}
+
+
+def to_config(schedule: Schedule) -> dict[str, Any]:
+    """A built-in schedule as {"name": ..., "arguments": {...}} of numbers, strings and lists, which JSON can hold.
+
+    Of a ReduceOnPlateau the arguments include what its updates so far have led to. A warmup holds the config of the
+    schedule that follows.
+
+    Raises TypeError for a callable of your own, also one inside a warmup: fastopt cannot make it again.
+    """
+    if isinstance(schedule, ReduceOnPlateau):
+        return {"name": "ReduceOnPlateau", "arguments": schedule.state_dict()}
+    name = f"one_cycle.{schedule.part}" if isinstance(schedule, CyclePart) else type(schedule).__name__
+    if not isinstance(schedule, NamedSchedule) or name not in _MAKERS:
+        raise TypeError(f"{schedule!r} is not one of fastopt.schedules: it cannot be saved by name and arguments")
+    return {"name": name, "arguments": {key: _plain(value) for key, value in schedule._arguments().items()}}
+
+
+def from_config(config: Mapping[str, Any]) -> NamedSchedule:
+    """The schedule that `to_config` described: a new object.
+
+    Raises ValueError for anything else. Names are looked up among the built-in schedules and nothing is executed, so
+    the config may come from a stranger.
+    """
+    try:
+        return _made(config)
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not the config of a schedule: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return to_config(value) if callable(value) else value
+
+
+def _made(config: Any) -> NamedSchedule:
+    if not isinstance(config, Mapping) or config.keys() != {"name", "arguments"}:
+        raise ValueError(f"{config!r}: expected a dict with the keys name and arguments")
+    name, arguments = config["name"], config["arguments"]
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"the arguments of {name!r} are {arguments!r}: expected a dict")
+    if any(callable(value) for value in arguments.values()):
+        raise ValueError(f"an argument of {name!r} is a callable: expected plain data")
+    if name == "ReduceOnPlateau":
+        plateau = ReduceOnPlateau(0.0)
+        plateau.load_state_dict(arguments)
+        return plateau
+    if not isinstance(name, str) or name not in _MAKERS:
+        raise ValueError(f"there is no schedule {name!r}: fastopt knows {', '.join(_MAKERS)} and ReduceOnPlateau")
+    return _MAKERS[name](
+        **{key: _made(value) if isinstance(value, Mapping) else value for key, value in arguments.items()}
+    )
