@@ -6,9 +6,10 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
-from fastopt import schedules
+from fastopt import init, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
+from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
@@ -29,11 +30,13 @@ __all__ = [
     "RMSprop",
     "Report",
     "arena",
+    "batches",
     "clip_grad_adaptive_",
     "clip_grad_norm_",
     "clip_grad_value_",
     "global_norm",
     "info",
+    "init",
     "schedules",
     "selftest",
     "set_num_threads",

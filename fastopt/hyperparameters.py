@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,6 +37,32 @@ def number(name: str, value: Any, expected: str = "a number") -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected {expected}")
     return float(value)
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}: expected a whole number, {least} or larger") from None
+    if n < least:
+        raise ValueError(f"{name} is {n}: expected a whole number, {least} or larger")
+    return n
+
+
+def finite(name: str, value: Any) -> float:
+    x = number(name, value)
+    if not math.isfinite(x):
+        raise ValueError(f"{name} is {x!r}: expected a finite number")
+    return x
+
+
+def positive(name: str, value: Any) -> float:
+    x = finite(name, value)
+    if x <= 0:
+        raise ValueError(f"{name} is {x!r}: expected a number larger than 0")
+    return x
 
 
 def boolean(name: str, value: Any) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from fastopt.hyperparameters import boolean, from_0_below_1, from_0_to_1, number, one_of
+from fastopt.hyperparameters import boolean, finite, from_0_below_1, from_0_to_1, number, one_of, positive, whole
 
 
 class Named:
@@ -44,32 +42,6 @@ class NamedSchedule(Named):
 
     def _value(self, t: int) -> float:
         raise NotImplementedError
-
-
-def whole(name: str, value: Any, least: int = 1) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        n = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}: expected a whole number, {least} or larger") from None
-    if n < least:
-        raise ValueError(f"{name} is {n}: expected a whole number, {least} or larger")
-    return n
-
-
-def finite(name: str, value: Any) -> float:
-    x = number(name, value)
-    if not math.isfinite(x):
-        raise ValueError(f"{name} is {x!r}: expected a finite number")
-    return x
-
-
-def positive(name: str, value: Any) -> float:
-    x = finite(name, value)
-    if x <= 0:
-        raise ValueError(f"{name} is {x!r}: expected a number larger than 0")
-    return x
 
 
 def _not_negative(name: str, value: Any) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastopt._core import power as whole_power
-from fastopt.hyperparameters import Scalar
-from fastopt.schedules.base import NamedSchedule, finite, positive, whole
+from fastopt.hyperparameters import Scalar, finite, positive, whole
+from fastopt.schedules.base import NamedSchedule
 
 
 @dataclass(frozen=True, repr=False)

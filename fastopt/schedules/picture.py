@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.hyperparameters import Schedule
-from fastopt.schedules.base import whole
+from fastopt.hyperparameters import Schedule, whole
 
 
 def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, ax: Any = None) -> Any:

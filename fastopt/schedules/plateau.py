@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fastopt.hyperparameters import number
-from fastopt.schedules.base import NamedSchedule, finite, whole
+from fastopt.hyperparameters import finite, number, whole
+from fastopt.schedules.base import NamedSchedule
 
 
 @dataclass(eq=False, repr=False)
