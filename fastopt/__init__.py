@@ -11,6 +11,7 @@ from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
+from fastopt.gradcheck import GradcheckReport, gradcheck
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
@@ -23,6 +24,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "GradcheckReport",
     "Info",
     "NAdam",
     "NonFiniteError",
@@ -35,6 +37,7 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "global_norm",
+    "gradcheck",
     "info",
     "init",
     "schedules",

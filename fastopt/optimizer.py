@@ -544,14 +544,16 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything that the next step depends on but the parameters: counts, state, averages and
-        hyperparameters. Of a schedule only the fact is in it: the optimizer that loads it brings its own."""
+        hyperparameters, built-in schedules by name and arguments. Of a callable of your own only the fact is in it: the
+        optimizer that loads it brings its own."""
         return state.save(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, matched by name.
 
         Raises ValueError, with everything that does not fit in one message, before anything is changed.
-        Numbers come back as saved; where a schedule was saved, this optimizer must have one.
+        Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
+        where a callable of the user's own was saved, this optimizer must have one.
         """
         state.load(self, saved)
 

@@ -116,7 +116,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "steps True": (lambda: s.polynomial(1, 0, True), "steps of polynomial is True"),
     "every": (lambda: s.step_decay(1, 0.5, 0), "every of step_decay is 0"),
     "gamma": (lambda: s.step_decay(1, 0, 5), "gamma of step_decay is 0.0: expected a number larger than 0"),
-    "rate": (lambda: s.exponential(1, rate=-1), "rate of exponential is -1.0: expected 0 or larger"),
+    "rate": (lambda: s.exponential(1, rate=-1), "rate of exponential is -1.0: expected a finite number, 0 or larger"),
     "neither": (lambda: s.exponential(1), "exponential got neither of rate= and gamma="),
     "both": (lambda: s.exponential(1, rate=1, gamma=1), "exponential got both of rate= and gamma="),
     "t_mult": (lambda: s.cosine_restarts(1, 10, 1.5), "t_mult of cosine_restarts is 1.5"),

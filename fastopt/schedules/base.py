@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from fastopt.hyperparameters import boolean, finite, from_0_below_1, from_0_to_1, number, one_of, positive, whole
+from fastopt.hyperparameters import (
+    at_least_0,
+    boolean,
+    finite,
+    from_0_below_1,
+    from_0_to_1,
+    number,
+    one_of,
+    positive,
+    whole,
+)
 
 
 class Named:
@@ -44,13 +54,6 @@ class NamedSchedule(Named):
         raise NotImplementedError
 
 
-def _not_negative(name: str, value: Any) -> float:
-    x = finite(name, value)
-    if x < 0:
-        raise ValueError(f"{name} is {x!r}: expected 0 or larger")
-    return x
-
-
 def _within(check: Callable[[str, float], None]) -> Callable[[str, Any], float]:
     def admit(name: str, value: Any) -> float:
         x = number(name, value)
@@ -69,7 +72,7 @@ DOMAINS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("v", "end", "eta_min", "v_max", "min_value"), finite),
     **dict.fromkeys(("steps", "every", "t_mult"), whole),
     **dict.fromkeys(("gamma", "scale", "power", "div_factor", "final_div_factor"), positive),
-    **dict.fromkeys(("rate", "threshold", "eps"), _not_negative),
+    **dict.fromkeys(("rate", "threshold", "eps"), _within(at_least_0)),
     **dict.fromkeys(("base_momentum", "max_momentum", "factor"), _within(from_0_below_1)),
     **dict.fromkeys(("patience", "cooldown"), lambda name, value: whole(name, value, 0)),
     "pct_start": _within(from_0_to_1),
