@@ -41,7 +41,7 @@ class Element:
 
     def __str__(self) -> str:
         where = f"{self.name!r} at index {self.index}" if self.index else repr(self.name)
-        found = f"{where}: gradient {self.gradient:.10g}, difference {self.difference:.10g}, "
+        found = f"{where}: gradient {self.gradient:.7g}, difference {self.difference:.7g}, "
         if math.isfinite(self.gradient) and not math.isfinite(self.difference):
             return found + "for f is not finite beside x there"
         return found + f"relative error {self.relative_error:.2g}"

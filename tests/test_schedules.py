@@ -107,6 +107,8 @@ def test_t_is_a_whole_number_from_0(name: str) -> None:
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "v": (lambda: s.constant(math.nan), "v of constant is nan: expected a finite number"),
     "v text": (lambda: s.cosine("0.1", 10), "v of cosine is '0.1', a str"),
+    "v None": (lambda: s.constant(None), "v of constant is None"),
+    "steps None": (lambda: s.cosine(1, None), "steps of cosine is None"),
     "v True": (lambda: s.cosine(True, 10), "v of cosine is True"),
     "v vector": (lambda: s.linear(np.ones(1), 0, 10), "v of linear is"),
     "end": (lambda: s.linear(1, math.inf, 10), "end of linear is inf"),

@@ -28,9 +28,10 @@ class Named:
                 object.__setattr__(self, name, DOMAINS[name](f"{name} of {type(self).__name__}", value))
 
     def _arguments(self) -> dict[str, Any]:
-        """By name; those left at None are not among them."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
-        return {name: value for name, value in values.items() if value is not None}
+        """By name; those that may be None and are, are not among them."""
+        known = {field.name: field.default for field in fields(self) if field.init}  # type: ignore[arg-type]
+        values = {name: getattr(self, name) for name in known}
+        return {name: x for name, x in values.items() if x is not None or known[name] is not None}
 
     def __repr__(self) -> str:
         defaults = {field.name: field.default for field in fields(self)}  # type: ignore[arg-type]
