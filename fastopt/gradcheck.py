@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from fastopt import tree
 from fastopt.hyperparameters import at_least_0, number, one_of, positive
 from fastopt.tree import Array, Tree
 
-EPS = float(np.finfo(np.float64).eps)
+EPS = sys.float_info.epsilon
 
 # Where rounding, which is eps |f|/h, and what the difference leaves out of Taylor's series, h^2 or h, are alike.
 STEPS = {"central": EPS ** (1 / 3), "forward": EPS ** (1 / 2)}
