@@ -31,9 +31,14 @@ if sanitizer and sanitizer not in SANITIZERS:
 sanitize = [*SANITIZE, f"-fsanitize={sanitizer}"] if sanitizer else []
 core = Extension(
     "fastopt._core",
-    sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c"],
+    sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c", "csrc/vectors.c"],
     include_dirs=["csrc", numpy.get_include()],
-    depends=["fastopt/csrc.pxd", "fastopt/door.pxi", *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h"))],
+    depends=[
+        "fastopt/csrc.pxd",
+        "fastopt/door.pxi",
+        "fastopt/vectors.pxi",
+        *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h")),
+    ],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
         ("FO_FLAGS", '"' + " ".join(EXACT) + '"'),

@@ -132,6 +132,34 @@ void fo_yield(fo_plan *plan);
  * was refused with nothing written. */
 int fo_step(fo_plan *plan);
 
+/* The vectors of a descent by line searches, all of one type: where it is, where it tries to go, and what L-BFGS
+ * remembers, `slots` pairs of a step s and the change y of the gradient over it, `stride` bytes from vector to vector.
+ * One slot is spare: a pair is written there before it is known whether it is kept. Subnormals are kept. */
+typedef struct {
+    char *x, *g, *d, *trial_x, *trial_g;
+    char *pairs;
+    double *rho, *alpha;      /* one for every slot: 1 / s.y, and room for the two loops */
+    double gamma;             /* s.y / y.y of the newest pair: the first guess at the inverse Hessian */
+    ptrdiff_t n, stride;
+    int dtype, slots, count, newest;
+} fo_vectors;
+
+/* d = -H g, H the inverse Hessian as the pairs tell it, by the two loops of L-BFGS; without pairs d = -g.
+ * Returns g.d. */
+double fo_direction(fo_vectors *v);
+
+/* trial_x = x + alpha d. */
+void fo_move(fo_vectors *v, double alpha);
+
+/* Dot products by the blocks and lanes of the norms, and max|a|, NaN where an element is. */
+double fo_dot(int dtype, ptrdiff_t n, const void *a, const void *b);
+double fo_max_abs(int dtype, ptrdiff_t n, const void *a);
+
+/* Keeps the pair of the step from x to trial_x, or with `given` the one that stands in the spare slot, if s.y is
+ * safely positive; returns whether. */
+int fo_remember(fo_vectors *v, int given);
+int fo_spare(const fo_vectors *v);
+
 /* The control words of up to `threads` threads of the pool, the caller's first; returns how many. */
 int fo_controls(uint64_t *words, int threads);
 

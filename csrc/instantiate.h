@@ -36,7 +36,8 @@
 #define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
 #define SLOTS \
     { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
-      .gather = FN(gather), .scatter = FN(scatter) }
+      .gather = FN(gather), .scatter = FN(scatter), \
+      .dot = FN(dot), .axpby = FN(axpby) }
 
 #define real float
 #define REAL f32

@@ -1,4 +1,4 @@
-/* What kernels.c gives to step.c: the functions of the instruction set in use, by type. */
+/* What kernels.c gives to step.c and vectors.c: the functions of the instruction set in use, by type. */
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
 
@@ -12,6 +12,8 @@ typedef struct {
     fo_reduction *reduce[FO_REDUCTION_COUNT];
     void (*gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t stride, double factor);
     void (*scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride);
+    double (*dot)(ptrdiff_t n, const void *a, const void *b);
+    void (*axpby)(ptrdiff_t n, void *y, double a, const void *x, double b); /* y = a y + b x */
 } fo_functions;
 
 const fo_functions *fo_functions_for(int dtype);

@@ -79,3 +79,13 @@ static TARGET void FN(scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t
     for (ptrdiff_t i = 0; i < n; i++)
         memcpy(row + i * stride, &g[i], sizeof g[i]);
 }
+
+/* Of vectors that are no parameters: see vectors.c. */
+static TARGET void FN(axpby)(ptrdiff_t n, void *out, double scale, const void *in, double factor)
+{
+    real *restrict y = out;
+    const real *restrict x = in;
+    const real a = (real)scale, b = (real)factor;
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = a * y[i] + b * x[i];
+}

@@ -6,12 +6,13 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
-from fastopt import init, losses, schedules
+from fastopt import init, line_search, losses, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.gradcheck import GradcheckReport, gradcheck
+from fastopt.minimization import LBFGS, LBFGSReport, Minimum, minimize
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
@@ -20,12 +21,15 @@ from fastopt.selftest import selftest
 __version__ = "0.1.0"
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
     "GradcheckReport",
     "Info",
+    "LBFGSReport",
+    "Minimum",
     "NAdam",
     "NonFiniteError",
     "Optimizer",
@@ -40,7 +44,9 @@ __all__ = [
     "gradcheck",
     "info",
     "init",
+    "line_search",
     "losses",
+    "minimize",
     "schedules",
     "selftest",
     "set_num_threads",

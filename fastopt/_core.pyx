@@ -517,3 +517,6 @@ def run_kernel(str name, list buffers, list coefs, bint flush=True):
     dtype = FO_F32 if cnp.PyArray_TYPE(buffers[0]) == cnp.NPY_FLOAT else FO_F64
     with nogil:
         fo_run(id, dtype, n, buf, coef, flush)
+
+
+include "vectors.pxi"

@@ -76,6 +76,29 @@ cdef extern from "fastopt.h" nogil:
     int fo_claim(fo_plan* plan)
     void fo_yield(fo_plan* plan)
     int fo_step(fo_plan* plan)
+
+    ctypedef struct fo_vectors:
+        char* x
+        char* g
+        char* d
+        char* trial_x
+        char* trial_g
+        char* pairs
+        double* rho
+        double* alpha
+        double gamma
+        Py_ssize_t n
+        Py_ssize_t stride
+        int dtype
+        int slots
+        int count
+        int newest
+    double fo_direction(fo_vectors* v)
+    void fo_move(fo_vectors* v, double alpha)
+    double fo_dot(int dtype, Py_ssize_t n, const void* a, const void* b)
+    double fo_max_abs(int dtype, Py_ssize_t n, const void* a)
+    int fo_remember(fo_vectors* v, int given)
+    int fo_spare(const fo_vectors* v)
     int fo_threads_started()
     int fo_threads_available()
     int fo_controls(uint64_t* words, int threads)

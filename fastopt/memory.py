@@ -48,3 +48,8 @@ class Memory:
 def memory_for(params: list[Array], each: int) -> Memory:
     """Room for `each` arrays like every one of these."""
     return Memory(each * len(params), each * sum(p.nbytes for p in params))
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """One array of zeros, in C order, aligned to a cache line."""
+    return Memory(1, math.prod(shape) * np.dtype(dtype).itemsize).zeros(shape, dtype)

@@ -1,4 +1,4 @@
-"""``backend="numpy"``: the twin of csrc/step.c, running fastopt.reference through the same door.
+"""``backend="numpy"``: the twins of csrc/step.c and csrc/vectors.c, running fastopt.reference through the same door.
 
 It shares the optimizer classes, the checks and the programs with the compiled backend, so a test that
 compares the two compares kernels and their order, and nothing else.
@@ -7,11 +7,13 @@ compares the two compares kernels and their order, and nothing else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastopt import _core, reference
+from fastopt.tree import Array
 
 
 class ReferencePlan(_core.Plan):
@@ -68,3 +70,84 @@ class ReferencePlan(_core.Plan):
         for name, coefs in self._programs[self._assigned[i]].items():
             _, buffer_names, coef_names = _core.KERNELS[name]
             getattr(reference, name)(*[buffers[b] for b in buffer_names], *[coefs[c] for c in coef_names])
+
+
+class ReferenceVectors:
+    """A :class:`_core.Vectors` in NumPy."""
+
+    def __init__(self, n: int, dtype: Any, history: int, memory: Callable[[tuple[int, ...], Any], Array]) -> None:
+        self.x, self.g, self.d, self.trial_x, self.trial_g = memory((5, n), dtype)
+        self._history = history
+        self._pairs: list[tuple[Array, Array]] = []
+        self._rho: list[float] = []
+        self._gamma = 1.0
+
+    def direct(self) -> float:
+        alphas = []
+        with _core.subnormals(False), np.errstate(all="ignore"):
+            reference.scale(self.d, self.g, -1.0)
+            for (s, y), rho in zip(self._pairs[::-1], self._rho[::-1], strict=True):
+                alphas.append(rho * reference.dot(self.d, s))
+                reference.axpby(self.d, 1.0, y, -alphas[-1])
+            a = self._gamma
+            for (s, y), rho, alpha in zip(self._pairs, self._rho, alphas[::-1], strict=True):
+                beta = rho * (a * reference.dot(self.d, y))
+                reference.axpby(self.d, a, s, alpha - beta)
+                a = 1.0
+            return reference.dot(self.d, self.g)
+
+    def move(self, alpha: float) -> None:
+        with _core.subnormals(False), np.errstate(all="ignore"):
+            self._add(self.trial_x, self.x, self.d, alpha)
+
+    def _add(self, out: Array, a: Array, b: Array, factor: float) -> None:
+        reference.scale(out, a, 1.0)
+        reference.axpby(out, 1.0, b, factor)
+
+    def _dot(self, a: Array, b: Array) -> float:
+        with _core.subnormals(False), np.errstate(all="ignore"):
+            return reference.dot(a, b)
+
+    def slope(self) -> float:
+        return self._dot(self.g, self.d)
+
+    def trial_slope(self) -> float:
+        return self._dot(self.trial_g, self.d)
+
+    def steepness(self) -> tuple[float, float]:
+        return float(np.max(np.abs(self.g), initial=0.0)), math.sqrt(self._dot(self.g, self.g))
+
+    def accept(self) -> None:
+        if self._history:
+            with _core.subnormals(False), np.errstate(all="ignore"):
+                s, y = self.spare()
+                self._add(s, self.trial_x, self.x, -1.0)
+                self._add(y, self.trial_g, self.g, -1.0)
+            self.remember()
+        self.x, self.trial_x = self.trial_x, self.x
+        self.g, self.trial_g = self.trial_g, self.g
+
+    @property
+    def count(self) -> int:
+        return len(self._pairs)
+
+    def forget(self) -> None:
+        self._pairs, self._rho = [], []
+
+    def pairs(self) -> list[tuple[Array, Array]]:
+        return list(self._pairs)
+
+    def spare(self) -> tuple[Array, Array]:
+        self._spare = np.empty_like(self.x), np.empty_like(self.x)
+        return self._spare
+
+    def remember(self) -> bool:
+        s, y = self._spare
+        ss, sy, yy = self._dot(s, s), self._dot(s, y), self._dot(y, y)
+        safe = sy > float(np.finfo(s.dtype).eps) * (math.sqrt(ss) * math.sqrt(yy)) and math.isfinite(yy)
+        if not safe or sy < 1 / np.finfo(np.float64).max:
+            return False
+        self._pairs = [*self._pairs, (s, y)][-self._history :]
+        self._rho = [*self._rho, 1 / sy][-self._history :]
+        self._gamma = sy / yy
+        return True

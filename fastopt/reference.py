@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "adagrad", "adam", "amsgrad", "average", "clamp", "decay", "l1", "l2", "max_abs", "momentum", "nadam",
-    "nesterov", "norm", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum",
+    "adagrad", "adam", "amsgrad", "average", "axpby", "clamp", "decay", "dot", "l1", "l2", "max_abs", "momentum",
+    "nadam", "nesterov", "norm", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum",
     "rmsprop_momentum", "scale", "sgd", "sum_abs", "sum_squares",
 ]  # fmt: skip
 
@@ -208,3 +208,18 @@ def norm(arrays: Iterable[Array], kind: Any = sum_squares) -> tuple[float, bool]
         unit = math.ldexp(1.0, -max(-1022, min(1022, math.frexp(largest)[1] - 1)))
         total = _reduce(flat, kind, unit)
     return (math.sqrt(total) if kind is sum_squares else total) / unit, True
+
+
+# Vectors that are no parameters, csrc/vectors.c
+
+
+def axpby(y: Array, a: float, x: Array, b: float) -> None:
+    y[...] = a * y + b * x
+
+
+def dot(a: Array, b: Array) -> float:
+    total = 0.0
+    for start in range(0, a.size, CHUNK):
+        block = slice(start, start + CHUNK)
+        total += _add_up(_lanes(a[block], 1.0) * _lanes(b[block], 1.0))
+    return total

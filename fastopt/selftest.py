@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, reference
+from fastopt import _core, memory, reference
+from fastopt.numpy_backend import ReferenceVectors
 from fastopt.tree import Array
 
 LENGTHS = (0, 1, 7, 15, 16, 17, 63, 100, 1000, _core.CHUNK)
@@ -29,8 +32,8 @@ class SelfTest(NamedTuple):
         verdict = "FAILED" if self.failures else "passed"
         lines = [
             f"self-test {verdict}: {self.checks - len(self.failures)} of {self.checks} comparisons equal bit for bit",
-            f"{len(_core.KERNELS)} kernels and 3 norms, float32 and float64, on {', '.join(self.isas)}; "
-            f"{self.seconds:.1f} s",
+            f"{len(_core.KERNELS)} kernels, 3 norms and the vectors of L-BFGS, float32 and float64, "
+            f"on {', '.join(self.isas)}; {self.seconds:.1f} s",
         ]
         return "\n".join([*lines, *self.failures[:20]])
 
@@ -49,10 +52,9 @@ def selftest(seed: int = 0) -> SelfTest:
             for dtype in (np.float32, np.float64):
                 for flush in (True, False):
                     for length in LENGTHS:
-                        for name in (*_core.KERNELS, "sum_squares", "sum_abs", "max_abs"):
+                        for name in (*_core.KERNELS, *COMPARE):
                             checks += 1
-                            compare = _compare_norm if name not in _core.KERNELS else _compare_kernel
-                            if not compare(name, rng, dtype, length, flush):
+                            if not COMPARE.get(name, _compare_kernel)(name, rng, dtype, length, flush):
                                 failures.append(f"{name}: {isa}, {np.dtype(dtype)}, n={length}, flush={flush}")
     finally:
         _core.use_isa(before)
@@ -93,3 +95,29 @@ def _compare_norm(name: Any, rng: np.random.Generator, dtype: Any, length: int, 
     with _core.subnormals(flush), np.errstate(all="ignore"):
         theirs = reference.norm([g], getattr(reference, name))
     return ours == theirs
+
+
+def _compare_vectors(name: str, rng: np.random.Generator, dtype: Any, length: int, flush: bool) -> bool:
+    """A few rounds of a descent: `flush` is what the caller's mode is meanwhile, which must not matter."""
+    both: list[Any] = [vectors(length, dtype, 2, memory.zeros) for vectors in (_core.Vectors, ReferenceVectors)]
+    gradients = rng.standard_normal((5, length)).astype(dtype)
+    seen: list[Any] = [[], []]
+    with _core.subnormals(flush):
+        for g, trial_g in itertools.pairwise(gradients):
+            for v, found in zip(both, seen, strict=True):
+                v.g[...] = g
+                found.append(v.direct())
+                v.move(0.5)
+                v.trial_g[...] = trial_g
+                found.append((v.slope(), v.trial_slope(), v.steepness()))
+                v.accept()
+                found.append(v.count)
+    return bool(seen[0] == seen[1]) and all(same_bits(getattr(both[0], a), getattr(both[1], a)) for a in "xgd")
+
+
+COMPARE: dict[str, Callable[[str, np.random.Generator, Any, int, bool], bool]] = {
+    "sum_squares": _compare_norm,
+    "sum_abs": _compare_norm,
+    "max_abs": _compare_norm,
+    "vectors": _compare_vectors,
+}

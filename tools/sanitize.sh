@@ -9,7 +9,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 flags="-std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wdouble-promotion -Werror -g"
-through_python="tests/test_bits.py tests/test_door.py tests/test_clipping.py tests/test_threads.py tests/test_optimizer.py"
+through_python="tests/test_bits.py tests/test_door.py tests/test_clipping.py tests/test_threads.py tests/test_optimizer.py
+tests/test_vectors.py tests/test_lbfgs.py"
 CC=${CC:-gcc}
 export CC PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Threads of a BLAS are not ours to check; a fork amid threads, then threads in the child, is what the tests do.

@@ -202,6 +202,52 @@ void check_norms(void)
             }
 }
 
+enum { PAIRS = 3, ROUNDS = 5 };
+typedef struct {
+    int dtype;
+    data_kind kind;
+} vector_case;
+
+/* The vectors of a descent that goes down x^2 / 2, scaled by another vector; more rounds than pairs are kept. */
+static uint64_t vectors_hash(const void *context)
+{
+    const vector_case *c = context;
+    uint64_t h = HASH_START;
+    for (int k = 0; k < LENGTHS; k++) {
+        const ptrdiff_t n = lengths[k];
+        double scalars[2 * (PAIRS + 1)] = {0};
+        fo_vectors v = {.rho = scalars, .alpha = scalars + PAIRS + 1, .n = n, .dtype = c->dtype, .slots = PAIRS + 1};
+        v.x = allocate(n, c->dtype, 0), v.trial_x = allocate(n, c->dtype, 3), v.d = allocate(n, c->dtype, 0);
+        v.g = allocate(n, c->dtype, 1), v.trial_g = allocate(n, c->dtype, 0);
+        v.stride = (n + 1) * item_size[c->dtype], v.pairs = allocate(2 * (PAIRS + 1) * (n + 1), c->dtype, 0);
+        for (int round = 0; round < ROUNDS; round++) {
+            fill(v.g, c->dtype, n, c->kind, (uint64_t)(100 * k + round));
+            double seen[5] = {fo_direction(&v), fo_max_abs(c->dtype, n, v.g), fo_dot(c->dtype, n, v.x, v.g)};
+            fo_move(&v, 0.375);
+            fill(v.trial_g, c->dtype, n, c->kind, (uint64_t)(100 * k + round + 1));
+            seen[3] = fo_remember(&v, 0), seen[4] = v.gamma;
+            h = hash_array(hash_array(h, c->dtype, n, v.d), c->dtype, n, v.trial_x);
+            h = hash_array(h, FO_F64, 5, seen);
+            expect(c->kind == SPECIAL || count_of(NOT_FINITE, FO_F64, 5, seen) == 0, "a direction is not finite");
+            char *const x = v.x;
+            v.x = v.trial_x, v.trial_x = x;
+        }
+        expect(c->kind == SPECIAL || n < 15 || v.count > 0, "no pair of %td elements was kept", n);
+        release_all();
+    }
+    return h;
+}
+
+void check_vectors(void)
+{
+    for (int dtype = 0; dtype < FO_DTYPE_COUNT; dtype++)
+        for (data_kind kind = ORDINARY; kind <= SPECIAL; kind += SPECIAL - ORDINARY) {
+            const vector_case c = {dtype, kind};
+            show(on_every_isa(vectors_hash, &c, "vectors"), "vectors %s %s", dtype_name[dtype],
+                 kind == SPECIAL ? "special" : "ordinary");
+        }
+}
+
 /* Long, short, empty and many small tensors. */
 static const ptrdiff_t tensor_size[] = {1, 5000, 0, 100, 17, 3333, 2800, 1024, 2049, 30, 30, 30, 30, 30, 30, 30, 7};
 enum { TENSORS = sizeof tensor_size / sizeof tensor_size[0], STRIDED = 6, ABSENT = 5, STATES = 2 };

@@ -167,6 +167,7 @@ int main(int argc, char **argv)
     const int flushes = argc > 3 ? atoi(argv[3]) : 1;
     check_kernels();
     check_norms();
+    check_vectors();
     check_steps();
     check_control_word(flushes);
     check_pool(rounds, forks);

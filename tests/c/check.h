@@ -46,6 +46,7 @@ uint64_t example_run(example *e, int steps, int threads, ptrdiff_t chunk);
 
 void check_kernels(void);
 void check_norms(void);
+void check_vectors(void);
 void check_steps(void);
 void check_control_word(int flushes);
 void check_pool(int rounds, int forks);

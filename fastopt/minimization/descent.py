@@ -1,0 +1,191 @@
+"""Descent by line searches: a direction, a step along it, and again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from fastopt import _core, line_search, memory
+from fastopt.hyperparameters import one_of
+from fastopt.line_search import Found
+from fastopt.numpy_backend import ReferenceVectors
+from fastopt.tree import Array
+
+Evaluate: TypeAlias = Callable[[Array, Array], float]
+"""(x, g) -> loss: writes the gradient at x to g."""
+Direct: TypeAlias = Callable[[Array, Array, Array], None]
+"""(x, g, d): writes a direction to d."""
+
+SEARCHES: dict[str, Callable[..., Found]] = {
+    "strong_wolfe": line_search.strong_wolfe,
+    "backtracking": line_search.backtracking,
+    "bracketing": line_search.bracketing,
+}
+SEARCH_OPTIONS = {"strong_wolfe": ("c1", "c2"), "backtracking": ("c1", "shrink"), "bracketing": ("tolerance",)}
+IDLE = 10
+"""So many iterations that lowered neither the loss, but for rounding, nor max|gradient| are the end of a descent."""
+EVALUATIONS = {"strong_wolfe": 25, "backtracking": 60, "bracketing": 60}
+
+
+def search_options(owner: str, own: tuple[str, ...], name: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a line search, checked by trying it out; others raise."""
+    one_of("line_search", name, tuple(SEARCHES))
+    for option in options:
+        if option not in SEARCH_OPTIONS[name]:
+            hint = HINTS.get(option, f"it takes {', '.join((*own, *SEARCH_OPTIONS[name]))}")
+            raise TypeError(f"{owner} with line_search={name!r} has no {option!r}: {hint}")
+    slope = {} if name == "bracketing" else {"slope": -1.0}
+    SEARCHES[name](lambda alpha: (0.0, 0.0) if name == "strong_wolfe" else 0.0, value=0.0, **slope, **options)
+    return options
+
+
+HINTS = {
+    "lr": "the line search finds the step",
+    "max_iter": "called max_iterations here",
+    "maxiter": "called max_iterations here",
+    "max_eval": "called max_evaluations here",
+    "maxfun": "called max_evaluations here",
+    "maxfev": "called max_evaluations here",
+    "history_size": "called history here",
+    "maxcor": "called history here",
+    "memory_size": "called history here",
+    "tolerance_grad": "called gtol here",
+    "tolerance_change": "ftol here is on the change of the loss",
+    "line_search_fn": "called line_search here",
+    "tol": "give gtol or ftol",
+    "jac": "the function gives (loss, gradient)",
+    "args": "make a function of x alone, with a lambda or functools.partial",
+    "bounds": "there are no bounds here",
+    "constraints": "there are no constraints here",
+    "options": "give them as keywords of their own",
+}
+
+
+class Descent:
+    """Where a descent is, and how it goes on: by L-BFGS with `history` > 0, else along -g or what `direct` gives.
+
+    `rounding` is the relative rounding error of the loss.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        dtype: Any,
+        evaluate: Evaluate,
+        search: str,
+        options: dict[str, Any],
+        *,
+        history: int = 0,
+        direct: Direct | None = None,
+        rounding: float = line_search.ROUNDING,
+        backend: str = "c",
+    ) -> None:
+        vectors: Any = _core.Vectors if backend == "c" else ReferenceVectors
+        self.vectors: _core.Vectors = vectors(n, dtype, history, memory.zeros)
+        self.value = math.nan
+        self.steepest = self.norm = math.nan
+        self.evaluations = 0
+        self._met_finite = self._met_nonfinite = False
+        self._evaluate = evaluate
+        self._search = SEARCHES[search]
+        self._options = dict(options, max_evaluations=EVALUATIONS[search])
+        self._slopes = search == "strong_wolfe"
+        self._rounding = rounding
+        if self._slopes:
+            self._options["rounding"] = rounding
+        self._sloped = search != "bracketing"
+        self._quasi = history > 0
+        self._direct = direct
+        self._last: tuple[float, float] | None = None
+        self._least, self._idle = math.inf, 0
+        self._tried = (math.nan, math.nan)
+
+    def start(self) -> bool:
+        """Evaluates at vectors.x; returns whether loss and gradient are finite there, as they must be."""
+        v = self.vectors
+        self.value = self._evaluate(v.x, v.g)
+        self.evaluations += 1
+        self._last = None
+        self._least, self._idle = math.inf, 0
+        self.steepest, self.norm = v.steepness()
+        return math.isfinite(self.value) and math.isfinite(self.steepest)
+
+    def iterate(self, max_evaluations: float = math.inf) -> bool:
+        """One direction and one line search; False where it finds no lower point, and is where it was."""
+        if self._idle == IDLE:
+            return False
+        v = self.vectors
+        if self._direct is None:
+            slope = v.direct()
+        else:
+            self._direct(v.x, v.g, v.d)
+            slope = v.slope()
+        self._met_finite = self._met_nonfinite = False
+        found = self._along(slope, max_evaluations)
+        if v.count and not self._moves(found):
+            v.forget()
+            slope = v.direct()
+            found = self._along(slope, max_evaluations - found.evaluations)
+        if not self._moves(found):
+            return False
+        if self._tried[0] != found.alpha:
+            self._try(found.alpha)
+        v.accept()
+        self._last = (found.alpha, slope)
+        self.steepest, self.norm = v.steepness()
+        lower = self.value - self._tried[1] > self._rounding * abs(self.value)
+        self._idle = 0 if lower or self.steepest < self._least else self._idle + 1
+        self._least = min(self._least, self.steepest)
+        self.value = self._tried[1]
+        return True
+
+    @property
+    def all_nonfinite(self) -> bool:
+        """Whether the last line search met nothing finite, but for steps so short that they changed nothing."""
+        return self._met_nonfinite and not self._met_finite
+
+    def _moves(self, found: Found) -> bool:
+        """A search may fail and yet go down; by less than the rounding error of the loss it does not."""
+        return found.success or self.value - found.value > self._rounding * abs(self.value)
+
+    def _along(self, slope: float, max_evaluations: float) -> Found:
+        if not -math.inf < slope < 0 or max_evaluations < 1:
+            return Found(0.0, self.value, 0, False)
+        options = self._options
+        if max_evaluations < options["max_evaluations"]:
+            options = dict(options, max_evaluations=int(max_evaluations))
+        if self._sloped:
+            options = dict(options, slope=slope)
+        return self._search(
+            self._try if self._slopes else self._loss, self._first_step(slope), value=self.value, **options
+        )
+
+    def _first_step(self, slope: float) -> float:
+        """1 where the direction has a length of its own. Along -g one of length 1 at most, then what promises the
+        decrease of the step before (Nocedal & Wright, 2006, p. 59)."""
+        if self.vectors.count or self._direct is not None:
+            return 1.0
+        if self._last is not None and not self._quasi:
+            alpha, last = self._last
+            again = alpha * (last / slope)
+            if 0 < again < math.inf:
+                return again
+        return 1 / self.norm if self.norm > 1 else 1.0
+
+    def _try(self, alpha: float) -> tuple[float, float]:
+        v = self.vectors
+        v.move(alpha)
+        value = self._evaluate(v.trial_x, v.trial_g)
+        slope = v.trial_slope()
+        self.evaluations += 1
+        if not math.isfinite(value + slope):
+            self._met_nonfinite = True
+        elif value != self.value:
+            self._met_finite = True
+        self._tried = (alpha, value)
+        return value, slope
+
+    def _loss(self, alpha: float) -> float:
+        value, slope = self._try(alpha)
+        return value if math.isfinite(slope) else math.nan

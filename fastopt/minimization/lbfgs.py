@@ -1,0 +1,275 @@
+"""L-BFGS on parameters in place, with a closure for the loss and its gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt import _core, tree
+from fastopt.hyperparameters import at_least_0, number, one_of, whole
+from fastopt.minimization.descent import Descent, search_options
+from fastopt.minimization.objective import pair
+from fastopt.optimizer import NonFiniteError
+from fastopt.tree import Array, Tree
+
+
+class LBFGSReport(NamedTuple):
+    """What a step did: the loss and max|gradient| where the parameters now are, whether a tolerance was met there,
+    the iterations and evaluations of this step, and why it ended."""
+
+    loss: float
+    max_grad: float
+    converged: bool
+    iterations: int
+    evaluations: int
+    message: str
+
+
+class LBFGS:
+    """Limited-memory BFGS (Liu & Nocedal, 1989; two-loop recursion of Nocedal & Wright, 2006, algorithm 7.4).
+
+        opt = fastopt.LBFGS(params)
+        while not opt.step(closure).converged: ...
+
+    params : an array, a list, a dict of name -> array, or nests of these; float32 or float64, contiguous, writable;
+        updated in place. No groups.
+    history : pairs of steps and gradient changes remembered, each of the size of the parameters twice. Default 10.
+    line_search : "strong_wolfe" (options c1=1e-4, c2=0.9), "backtracking" (c1=1e-4, shrink=0.5) or "bracketing"
+        (tolerance=0.1); see fastopt.line_search.
+    max_iterations : iterations of one `step`, each a direction and a line search. Default 20.
+    max_evaluations : calls of the closure in one `step` after which it begins no further iteration; None: no limit.
+    gtol : a step ends, converged, where max|gradient| <= gtol. Default 1e-6.
+    ftol : ... or where an iteration lowers the loss by no more than ftol * max(|before|, |after|, 1); 0: never.
+        Default 0.
+    backend : "c", or "numpy" for the reference through the same class.
+
+    The loss must be the same function at every call within a step: all data, or one batch. A pair is remembered only
+    where s.y is safely positive, so that directions lead downhill. Vectors are in the parameters' common dtype, the
+    dot products of them in double. Raises TypeError or ValueError, naming the parameter or the option.
+    """
+
+    def __init__(
+        self,
+        params: Tree,
+        history: int = 10,
+        line_search: str = "strong_wolfe",
+        *,
+        max_iterations: int = 20,
+        max_evaluations: int | None = None,
+        gtol: float = 1e-6,
+        ftol: float = 0.0,
+        backend: str = "c",
+        **options: Any,
+    ) -> None:
+        own = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")
+        options = search_options("LBFGS", own, line_search, options)
+        self.history = whole("history", history)
+        self.line_search = line_search
+        self.max_iterations = whole("max_iterations", max_iterations)
+        self.max_evaluations = None if max_evaluations is None else whole("max_evaluations", max_evaluations)
+        self.gtol, self.ftol = number("gtol", gtol), number("ftol", ftol)
+        at_least_0("gtol", self.gtol)
+        at_least_0("ftol", self.ftol)
+        self.t = 0
+        if tree.is_groups(params):
+            raise TypeError("LBFGS takes no groups, as there is one step for all: pass the arrays without 'params'")
+        leaves = tree.flatten(params)
+        tree.check_leaves(leaves)
+        if not leaves:
+            raise ValueError("no parameters: pass at least one array")
+        self.names = tuple(name for name, _ in leaves)
+        self._params: list[Array] = [p for _, p in leaves]
+        _core.check_parameters(self.names, self._params)
+        self._template = tree.transform(params, lambda leaf: leaf)
+        dtype = np.result_type(*self._params)
+        self._rounds = [p for p in self._params if p.dtype != dtype] != []
+        size = sum(p.size for p in self._params)
+        one_of("backend", backend, ("c", "numpy"))
+        self._descent = Descent(
+            size,
+            dtype,
+            self._evaluate,
+            line_search,
+            options,
+            history=self.history,
+            rounding=16 * max(float(np.finfo(p.dtype).eps) for p in self._params),
+            backend=backend,
+        )
+        v = self._descent.vectors
+        self._cuts = {id(a): self._cut(a) for a in (v.x, v.g, v.trial_x, v.trial_g)}
+        self._before = np.empty_like(v.x)
+        self._closure: Callable[[], Any] | None = None
+
+    def step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:
+        """Lowers the loss by up to `max_iterations` iterations.
+
+        closure : returns (loss, gradients) at the present parameters, the gradients in the structure of params; None
+            stands for zeros. They are copied, so the same arrays may be filled every time.
+
+        Raises TypeError or ValueError for a closure that returns something else, NonFiniteError where loss or gradient
+        is not finite at the start or at every step tried; these, and whatever the closure raises, leave the parameters
+        as they were before the step. Pairs found in it are kept.
+        """
+        if self._closure is not None:
+            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
+        if not callable(closure):
+            raise TypeError(f"closure is {tree.kind(closure)}: expected a function that returns (loss, gradients)")
+        descent = self._descent
+        v = descent.vectors
+        for view, p in zip(self._cuts[id(v.x)], self._params, strict=True):
+            view[...] = p
+        self._before[...] = v.x
+        self._closure = closure
+        try:
+            return self._run(descent)
+        except BaseException:
+            v.x[...] = self._before
+            raise
+        finally:
+            self._closure = None
+            self._place(v.x)
+
+    def _run(self, descent: Descent) -> LBFGSReport:
+        descent.evaluations = iterations = 0
+        if not descent.start():
+            raise NonFiniteError(self._nonfinite())
+        before = math.inf
+        while True:
+            message = self._end(before, iterations)
+            if message is None:
+                before = descent.value
+                if descent.iterate():
+                    iterations += 1
+                    continue
+                if descent.all_nonfinite:
+                    raise NonFiniteError(
+                        "loss or gradient is NaN or infinite at every step tried along the direction, however short: "
+                        "the parameters are as they were before the step"
+                    )
+                message = "no lower loss was found: rounding hides it, or the gradient is wrong"
+            self.t += iterations
+            converged = message.startswith("converged")
+            return LBFGSReport(descent.value, descent.steepest, converged, iterations, descent.evaluations, message)
+
+    def _end(self, before: float, iterations: int) -> str | None:
+        value, steepest = self._descent.value, self._descent.steepest
+        if steepest <= self.gtol:
+            return f"converged: max|gradient| is {steepest:.3g}, gtol {self.gtol:g}"
+        if iterations and self.ftol > 0 and before - value <= self.ftol * max(abs(before), abs(value), 1.0):
+            return f"converged: the loss fell by {before - value:.3g}, ftol is {self.ftol:g}"
+        if iterations == self.max_iterations:
+            return f"after {iterations} iterations, max_iterations"
+        if self.max_evaluations is not None and self._descent.evaluations >= self.max_evaluations:
+            return f"after {self._descent.evaluations} evaluations, max_evaluations"
+        return None
+
+    def _evaluate(self, x: Array, g: Array) -> float:
+        self._place(x)
+        assert self._closure is not None
+        loss, grads = pair("the closure", self._closure())
+        found = tree.match(self._template, grads)
+        present = [(name, a) for name, a in zip(self.names, found, strict=True) if a is not None]
+        _core.check_gradients([name for name, _ in present], [a for _, a in present], False)
+        for name, p, a, view in zip(self.names, self._params, found, self._cuts[id(g)], strict=True):
+            if a is None:
+                view[...] = 0
+                continue
+            if a.dtype != p.dtype or a.shape != p.shape:
+                raise (TypeError if a.dtype != p.dtype else ValueError)(
+                    f"gradient of {name!r} is {a.dtype} of shape {a.shape} and its parameter {p.dtype} of shape "
+                    f"{p.shape}: they must be equal"
+                )
+            view[...] = a
+        return loss
+
+    def _place(self, x: Array) -> None:
+        """Puts x into the parameters, and back into x what their types make of it."""
+        for view, p in zip(self._cuts[id(x)], self._params, strict=True):
+            p[...] = view
+            if self._rounds:
+                view[...] = p
+
+    def _cut(self, flat: Array) -> list[Array]:
+        """Views of a flat vector in the shapes and memory orders of the parameters."""
+        views, start = [], 0
+        for p in self._params:
+            order: Any = "C" if p.flags.c_contiguous else "F"
+            views.append(flat[start : start + p.size].reshape(p.shape, order=order))
+            start += p.size
+        return views
+
+    def _nonfinite(self) -> str:
+        descent = self._descent
+        if not math.isfinite(descent.value):
+            return f"the loss is {descent.value}: the step was not taken, nothing has changed"
+        grads = zip(self.names, self._cuts[id(descent.vectors.g)], strict=True)
+        name, g = next((name, g) for name, g in grads if not np.isfinite(g).all())
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])
+        where = f" at index {index}" if index else ""
+        return f"the gradient of {name!r} is {g[index]}{where}: the step was not taken, nothing has changed"
+
+    def __repr__(self) -> str:
+        elements = sum(p.size for p in self._params)
+        return (
+            f"LBFGS: {len(self.names)} tensors, {elements:,} elements, {self.t} iterations, "
+            f"{self._descent.vectors.count} of {self.history} pairs remembered, line_search={self.line_search!r}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of what the next step depends on but the parameters and the options: the iterations so far, and of
+        every parameter the pairs, oldest first, as "s" and "y" of shape (pairs, *shape)."""
+        pairs = [(self._cut(s), self._cut(y)) for s, y in self._descent.vectors.pairs()]
+        state = {}
+        for i, (name, p) in enumerate(zip(self.names, self._params, strict=True)):
+            s, y = np.empty((2, len(pairs), *p.shape), self._before.dtype)
+            for k, (steps, changes) in enumerate(pairs):
+                s[k], y[k] = steps[i], changes[i]
+            state[name] = {"s": s, "y": y}
+        return {"optimizer": "LBFGS", "t": self.t, "state": state}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave, matched by name; of more pairs than `history`, the newest.
+
+        Raises ValueError for a state that does not fit, before anything is changed.
+        """
+        count = self._refuse(saved)
+        v = self._descent.vectors
+        v.forget()
+        for k in range(count):
+            for flat, key in zip(v.spare(), ("s", "y"), strict=True):
+                for name, view in zip(self.names, self._cut(flat), strict=True):
+                    view[...] = saved["state"][name][key][k]
+            v.remember()
+        self.t = saved["t"]
+
+    def _refuse(self, saved: Any) -> int:
+        """Raises for a state that does not fit; returns how many pairs it has."""
+        if not isinstance(saved, Mapping) or saved.keys() != {"optimizer", "t", "state"}:
+            raise ValueError("this is no state dict of LBFGS: expected a dict with the keys optimizer, t, state")
+        if saved["optimizer"] != "LBFGS":
+            raise ValueError(f"this is the state of {saved['optimizer']}, and this optimizer is LBFGS")
+        if isinstance(saved["t"], bool) or not isinstance(saved["t"], int) or saved["t"] < 0:
+            raise ValueError(f"t is {saved['t']!r}: expected a count of iterations")
+        if set(saved["state"]) != set(self.names):
+            raise ValueError(f"the state is of {sorted(saved['state'])}, and the parameters are {sorted(self.names)}")
+        counts = set()
+        for name, p in zip(self.names, self._params, strict=True):
+            for key in ("s", "y"):
+                a = saved["state"][name].get(key)
+                if (
+                    not isinstance(a, np.ndarray)
+                    or a.dtype != self._before.dtype
+                    or a.shape[1:] != p.shape
+                    or not a.ndim
+                ):
+                    found = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else repr(a)
+                    raise ValueError(
+                        f"{key!r} of {name!r} is {found}: expected {self._before.dtype} of shape (pairs, *{p.shape})"
+                    )
+                counts.add(a.shape[0])
+        if len(counts) != 1:
+            raise ValueError(f"the parameters have different numbers of pairs: {sorted(counts)}")
+        return int(counts.pop())
