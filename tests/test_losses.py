@@ -387,13 +387,14 @@ def test_a_mask_is_a_weight() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_without_gradient_or_weights(dtype: Any) -> None:
     rng = np.random.default_rng(9)
-    x, y = rng.normal(size=(N, K)).astype(dtype), rng.integers(K, size=N)
-    found, alone, gradient = np.empty(N), np.empty(N), np.empty_like(x)
-    for classes, probabilities in ((y, None), (None, rng.dirichlet(np.ones(K), N).astype(dtype))):
+    n, k = 20, BLOCK // 12
+    x, y = rng.normal(size=(n, k)).astype(dtype), rng.integers(k, size=n)
+    found, alone, gradient = np.empty(n), np.empty(n), np.empty_like(x)
+    for classes, probabilities in ((y, None), (None, rng.dirichlet(np.ones(k), n).astype(dtype))):
         rows.softmax_cross_entropy(x, classes, probabilities, None, gradient, found)
         rows.softmax_cross_entropy(x, classes, probabilities, None, None, alone)
         assert same_bits(alone, found)
         weighted = np.empty_like(x)
-        rows.softmax_cross_entropy(x, classes, probabilities, np.ones(N), weighted, found)
+        rows.softmax_cross_entropy(x, classes, probabilities, np.ones(n), weighted, found)
         assert same_bits(weighted, gradient)
         assert same_bits(alone, found)
