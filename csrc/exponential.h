@@ -1,5 +1,5 @@
 /* exp, log1p and log for the losses, of the arguments that losses have: range reduction, a polynomial, an exact power
- * of two, and no call. Below 1 ulp of error; coefficients are from tools/minimax.py, see docs/decisions/exponential.md.
+ * of two, and no call. Errors are below 2 ulp, coefficients from tools/minimax.py: see docs/decisions/exponential.md.
  * A template like rules.h; `word` is the unsigned integer of real's size. */
 
 #if REAL_BITS == 32

@@ -41,7 +41,9 @@ cdef object _check_classes(object a, object shape, Py_ssize_t columns):
     classes = <const int64_t*>cnp.PyArray_DATA(a)
     for i in range(cnp.PyArray_SIZE(a)):
         if not 0 <= classes[i] < columns:
-            raise ValueError(f"classes[{i}] is {classes[i]}: expected 0 to {columns - 1}, as logits have {columns} columns")
+            raise ValueError(
+                f"classes[{i}] is {classes[i]}: expected 0 to {columns - 1}, as logits have {columns} columns"
+            )
 
 
 cdef object _check_apart(dict written, dict read):
@@ -55,7 +57,9 @@ cdef object _check_apart(dict written, dict read):
                 and _byte_range(a, &low, &high) and _byte_range(b, &other_low, &other_high)
                 and low < other_high and other_low < high
             ):
-                raise ValueError(f"{name} and {other} overlap in memory, and {name} is written: pass an array of its own")
+                raise ValueError(
+                    f"{name} and {other} overlap in memory, and {name} is written: pass an array of its own"
+                )
 
 
 cdef inline void* _data(object a) noexcept:
@@ -112,10 +116,10 @@ def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, los
 
 
 def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint flush=True):
-    """losses = -z log sigmoid(x) - (1 - z) log(1 - sigmoid(x)) of logits x and targets z; gradient = scale (sigmoid(x) - z).
+    """losses = -z log sigmoid(x) - (1 - z) log(1 - sigmoid(x)) of logits x and targets z.
 
     logits, targets : of one shape and dtype, float32 or float64; targets in [0, 1].
-    gradient : of logits' shape and dtype, written; or None.
+    gradient : of logits' shape and dtype, written: scale (sigmoid(x) - z); or None.
     losses : of logits' shape, float64, written.
     flush : subnormals count as zero.
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.reference import CHUNK, LANES, scale, sum_squares
+from fastopt import reference
+from fastopt.reference import CHUNK, LANES
 
 __all__ = ["exp", "log", "log1p", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"]
 
@@ -166,11 +167,11 @@ def sigmoid_cross_entropy(logits: Array, targets: Array, scale: float, gradient:
     losses[...] = np.where(wrong != 0, cost, real(0)) + log1p(e)
 
 
-def squared_error(prediction: Array, target: Array, scale_: float, gradient: Array | None) -> float:
+def squared_error(prediction: Array, target: Array, scale: float, gradient: Array | None) -> float:
     difference = (prediction - target).reshape(-1)
     if gradient is not None:
-        scale(gradient.reshape(-1), difference, scale_)
+        reference.scale(gradient.reshape(-1), difference, scale)
     total = 0.0
     for start in range(0, difference.size, CHUNK):
-        total += sum_squares(difference[start : start + CHUNK], 1.0)
+        total += reference.sum_squares(difference[start : start + CHUNK], 1.0)
     return total
