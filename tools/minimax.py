@@ -2,8 +2,8 @@
 
     python tools/minimax.py
 
-exp(r) = 1 + r + r^2 P(r) on |r| <= log(2)/2, and with s = f/(2 + f), z = s^2, log(1 + f) = f - (f^2/2 - s (f^2/2 + z Q(z)))
-for f in [0, 1] (log1p) and 1 + f in [sqrt(1/2), sqrt(2)] (log). Prints the coefficients, lowest power first,
+exp(r) = 1 + r + r^2 P(r), |r| <= log(2)/2; with s = f/(2 + f), z = s^2: log(1 + f) = f - (f^2/2 - s (f^2/2 + z Q(z))),
+for f in [0, 1], where z <= 1/9: log's f are nearer to 0. Prints the coefficients, lowest power first,
 rounded to the type, and the worst relative error that the rounded polynomial makes in the function.
 """
 
@@ -100,19 +100,16 @@ def show(name: str, f: Function, weight: Function, low: Decimal, high: Decimal, 
     exact = [Decimal(c) for c in coefficients]
     grid = [low + (high - low) * k / GRID for k in range(GRID + 1)]
     worst = max(abs(weight(x) * (f(x) - value(exact, x))) for x in grid)
-    print(f"{name}, {'float32' if single else 'float64'}: worst relative error 2^{float(worst.log10()) * 3.3219281:.1f}")
+    print(f"{name}, {'float32' if single else 'float64'}: worst relative error 2^{worst.ln() / Decimal(2).ln():.1f}")
     for c in coefficients:
         print(f"    {c.hex()}  {c:.17g}")
 
 
 def main() -> None:
-    root = Decimal(2).sqrt()
-    log_high = ((root - 1) / (root + 1)) ** 2
     show("exp", exp_term, exp_weight, -HALF_LOG2, HALF_LOG2, 4, True)
     show("exp", exp_term, exp_weight, -HALF_LOG2, HALF_LOG2, 9, False)
     show("log1p", log_term, log_weight, Decimal(0), Decimal(1) / 9, 3, True)
     show("log1p", log_term, log_weight, Decimal(0), Decimal(1) / 9, 9, False)
-    show("log", log_term, log_weight, Decimal(0), log_high, 6, False)
 
 
 if __name__ == "__main__":
