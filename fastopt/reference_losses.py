@@ -74,7 +74,7 @@ def _of(x: Array) -> Constants:
 
 
 def _polynomial(coefficients: tuple[Any, ...], x: Array) -> Array:
-    total = coefficients[0] * x + coefficients[1]
+    total: Array = coefficients[0] * x + coefficients[1]
     for c in coefficients[2:]:
         total = total * x + c
     return total
@@ -86,15 +86,15 @@ def exp(x: Array) -> Array:
     shifted = x * c.inverse_log2 + c.rounder
     k = shifted - c.rounder
     r = (x - k * c.log2_high) - k * c.log2_low
-    y = 1 + (r + (r * r) * _polynomial(c.exp_polynomial, r))
-    power = (shifted.view(c.word) << c.word(c.mantissa_bits)).view(x.dtype)
+    y: Array = 1 + (r + (r * r) * _polynomial(c.exp_polynomial, r))
+    power: Array = (shifted.view(c.word) << c.word(c.mantissa_bits)).view(x.dtype)
     return np.where(x < c.exp_lowest, x.dtype.type(0), y * power)
 
 
 def _log_correction(f: Array) -> Array:
     s = f / (2 + f)
     z = s * s
-    half = f.dtype.type(0.5) * (f * f)
+    half: Array = f.dtype.type(0.5) * (f * f)
     return half - s * (half + z * _polynomial(_of(f).log_polynomial, z))
 
 
