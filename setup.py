@@ -31,12 +31,13 @@ if sanitizer and sanitizer not in SANITIZERS:
 sanitize = [*SANITIZE, f"-fsanitize={sanitizer}"] if sanitizer else []
 core = Extension(
     "fastopt._core",
-    sources=["fastopt/_core.pyx", "csrc/kernels.c", "csrc/step.c", "csrc/pool.c", "csrc/vectors.c"],
+    sources=["fastopt/_core.pyx", *(f"csrc/{x}.c" for x in ("kernels", "step", "pool", "vectors", "losses"))],
     include_dirs=["csrc", numpy.get_include()],
     depends=[
         "fastopt/csrc.pxd",
         "fastopt/door.pxi",
         "fastopt/vectors.pxi",
+        "fastopt/losses.pxi",
         *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h")),
     ],
     define_macros=[

@@ -73,6 +73,28 @@ double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *
 /* view *= factor, then clamped to [-bound, bound] (bound may be infinite), in place. */
 void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bound, int flush);
 
+/* The losses, over C-contiguous aligned arrays of one type; a gradient may be NULL where it is not wanted.
+ *
+ * Softmax cross-entropy of rows >= 0 times columns >= 1: targets are either classes, each a column, or probabilities
+ * of the logits' shape. gradient = weight (softmax - target), weights NULL for 1; losses are not weighted. */
+typedef struct {
+    ptrdiff_t rows, columns;
+    const void *logits, *probabilities;
+    const int64_t *classes;
+    const double *weights;
+    void *gradient;
+    double *losses;
+} fo_softmax;
+void fo_softmax_cross_entropy(int dtype, const fo_softmax *s, int flush);
+
+/* gradient = scale (sigmoid(logits) - targets); losses are not scaled. */
+void fo_sigmoid_cross_entropy(int dtype, ptrdiff_t n, const void *logits, const void *targets, double scale,
+                              void *gradient, double *losses, int flush);
+
+/* gradient = scale (prediction - target); returns the sum of squared differences. */
+double fo_squared_error(int dtype, ptrdiff_t n, const void *prediction, const void *target, double scale,
+                        void *gradient, int flush);
+
 /* A program is the list of kernels that one set of tensors passes through, with their coefficients.
  * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient, and
  * `rule` is the index of the rule's call. */

@@ -1,4 +1,4 @@
-/* rules.h, stages.h and reductions.h for float and for double on one instruction set.
+/* rules.h, stages.h, reductions.h and losses.h for float and for double on one instruction set.
  *
  * Expects ISA, the instruction set's name, and TARGET, the attribute that lets a function use it.
  * Leaves one table of functions, fo_<ISA>_table, and undefines both. */
@@ -16,9 +16,9 @@
 #define IN_PARAMETER(x) , const real *restrict x
 #define IO_PARAMETER(x) , real *restrict x
 #define COEF_PARAMETER(x) , const real x
+#define INLINE static inline __attribute__((always_inline)) TARGET
 #define KERNEL(name) \
-    static inline __attribute__((always_inline)) TARGET void \
-    FN(name)(ptrdiff_t n FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER))
+    INLINE void FN(name)(ptrdiff_t n FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER))
 #define EACH(i) for (ptrdiff_t i = 0; i < n; i++)
 
 /* ... and its entry unpacks them in the order of the registry. */
@@ -37,27 +37,41 @@
 #define SLOTS \
     { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
       .gather = FN(gather), .scatter = FN(scatter), \
-      .dot = FN(dot), .axpby = FN(axpby) }
+      .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
+      .sigmoid_cross_entropy = FN(sigmoid_cross_entropy), .squared_error = FN(squared_error) }
+
+/* Double first: losses.h needs its log for both. */
+#define real double
+#define REAL f64
+#define REAL_BITS 64
+#define word uint64_t
+#include "stages.h"
+#include "rules.h"
+#include "reductions.h"
+#include "exponential.h"
+#include "losses.h"
+FO_KERNELS(MAKE_ENTRY)
+static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
+#undef real
+#undef REAL
+#undef REAL_BITS
+#undef word
 
 #define real float
 #define REAL f32
+#define REAL_BITS 32
+#define word uint32_t
 #include "stages.h"
 #include "rules.h"
 #include "reductions.h"
+#include "exponential.h"
+#include "losses.h"
 FO_KERNELS(MAKE_ENTRY)
 static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef real
 #undef REAL
-
-#define real double
-#define REAL f64
-#include "stages.h"
-#include "rules.h"
-#include "reductions.h"
-FO_KERNELS(MAKE_ENTRY)
-static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
-#undef real
-#undef REAL
+#undef REAL_BITS
+#undef word
 
 #undef SLOTS
 #undef REDUCTION_SLOT
@@ -69,6 +83,7 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef IN_UNPACK
 #undef EACH
 #undef KERNEL
+#undef INLINE
 #undef COEF_PARAMETER
 #undef IO_PARAMETER
 #undef IN_PARAMETER

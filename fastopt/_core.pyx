@@ -520,3 +520,4 @@ def run_kernel(str name, list buffers, list coefs, bint flush=True):
 
 
 include "vectors.pxi"
+include "losses.pxi"

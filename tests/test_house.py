@@ -178,9 +178,10 @@ def test_the_portable_code_uses_no_wide_registers() -> None:
 
 def test_exact_kernels_use_only_exact_operations() -> None:
     """+ - * / sqrt, comparison and selection: no other function is named in the formulas."""
-    for name in ("rules.h", "stages.h", "reductions.h"):
+    for name in ("rules.h", "stages.h", "reductions.h", "exponential.h", "losses.h"):
         source = re.sub(r"/\*.*?\*/", "", (ROOT / "csrc" / name).read_text(), flags=re.S)
-        calls = set(re.findall(r"\b([a-z_]\w*)\s*\(", source)) - {"for", "sizeof", "fold", "name", "value"}
+        calls = set(re.findall(r"\b([a-z_]\w*)\s*\(", source))
+        calls -= {"for", "if", "sizeof", "defined", "fold", "name", "value", "__attribute__", "_Pragma"}
         assert calls <= {"sqrt", "fabs", "memcpy"}, name
 
 

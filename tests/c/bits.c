@@ -10,9 +10,7 @@
 static const ptrdiff_t lengths[] = {0, 1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 67, 130, 1007, 1024, 1041};
 enum { LENGTHS = sizeof lengths / sizeof lengths[0], LONGEST = 1041 };
 
-/* Calls f(context) on every available instruction set; its hash must be the same on each. */
-typedef uint64_t hash_of(const void *context);
-static uint64_t on_every_isa(hash_of *f, const void *context, const char *what)
+uint64_t on_every_isa(hash_of *f, const void *context, const char *what)
 {
     const int before = fo_isa_active();
     uint64_t first = 0;

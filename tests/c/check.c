@@ -168,6 +168,7 @@ int main(int argc, char **argv)
     check_kernels();
     check_norms();
     check_vectors();
+    check_losses();
     check_steps();
     check_control_word(flushes);
     check_pool(rounds, forks);

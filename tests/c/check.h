@@ -34,6 +34,10 @@ void expect(int good, const char *format, ...) __attribute__((format(printf, 2, 
 /* Prints a hash that must be the same on every machine. */
 void show(uint64_t h, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Calls f(context) on every available instruction set; its hash must be the same on each. */
+typedef uint64_t hash_of(const void *context);
+uint64_t on_every_isa(hash_of *f, const void *context, const char *what);
+
 /* A small plan: tensors of many lengths, of one type or of both (dtype FO_DTYPE_COUNT), a gradient that is
  * strided, one that is absent at every third step; two programs, both Adam amid every stage. */
 typedef struct example example;
@@ -47,6 +51,7 @@ uint64_t example_run(example *e, int steps, int threads, ptrdiff_t chunk);
 void check_kernels(void);
 void check_norms(void);
 void check_vectors(void);
+void check_losses(void);
 void check_steps(void);
 void check_control_word(int flushes);
 void check_pool(int rounds, int forks);

@@ -1,0 +1,181 @@
+/* Losses with their gradients, by rows or by elements. A template like rules.h, on exponential.h.
+ *
+ * A row of logits is taken in vectors of 16; its last n % 16 elements are copied into one of their own, filled up with
+ * -infinity, which adds nothing. Sums over a row are in double, of element i in lane i % 16, lanes folded in halves.
+ * What runs over vectors is not inlined, and its inner loop kept: compilers would unroll it before they vectorise. */
+
+#if defined(__clang__)
+#define KEEP_LOOP
+#else
+#define KEEP_LOOP _Pragma("GCC unroll 1")
+#endif
+#define VECTORS(result) static __attribute__((noinline)) TARGET result
+#define EACH_LANE(i, j) \
+    for (ptrdiff_t i = 0; i < n; i += FO_LANES) \
+        KEEP_LOOP for (int j = 0; j < FO_LANES; j++)
+#define EACH_FOLD(j) \
+    for (int half = FO_LANES / 2; half > 0; half /= 2) \
+        for (int j = 0; j < half; j++)
+
+INLINE double FN(fold)(double *lane)
+{
+    EACH_FOLD(j) {
+        lane[j] = lane[j] + lane[j + half];
+    }
+    return lane[0];
+}
+
+/* NaN is passed over: the subtraction of the maximum finds it again. */
+VECTORS(void) FN(larger)(ptrdiff_t n, const real *restrict x, real *restrict max)
+{
+    EACH_LANE(i, j) {
+        max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
+    }
+}
+
+VECTORS(void) FN(add_exp)(ptrdiff_t n, const real *restrict x, real max, real *restrict e, double *restrict sum)
+{
+    EACH_LANE(i, j) {
+        e[i + j] = FN(exp)(x[i + j] - max);
+    }
+    EACH_LANE(i, j) {
+        sum[j] = sum[j] + (double)e[i + j];
+    }
+}
+
+/* What has no probability costs nothing, though its logit be -infinity. */
+VECTORS(void) FN(add_cost)(ptrdiff_t n, const real *restrict x, real max, const real *restrict p, double *restrict dot,
+                           double *restrict total)
+{
+    EACH_LANE(i, j) {
+        const double product = (double)p[i + j] * (double)(x[i + j] - max);
+        dot[j] = dot[j] + (p[i + j] != 0 ? product : 0);
+    }
+    EACH_LANE(i, j) {
+        total[j] = total[j] + (double)p[i + j];
+    }
+}
+
+/* One row: its gradient, and sum, total and dot, of which the loss is total log(sum) - dot. */
+INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, const int64_t *class, const real *restrict p,
+                            double weight, real *restrict g, double *sum, double *total, double *dot)
+{
+    const ptrdiff_t whole = n - n % FO_LANES, end = n > whole ? FO_LANES : 0;
+    const size_t rest = (size_t)(n - whole) * sizeof(real);
+    real x_end[FO_LANES], p_end[FO_LANES] = {0}, g_end[FO_LANES], lane[FO_LANES], scratch[FO_CHUNK];
+    double sums[FO_LANES] = {0}, dots[FO_LANES] = {0}, totals[FO_LANES] = {0};
+    for (int j = 0; j < FO_LANES; j++)
+        lane[j] = x_end[j] = -(real)INFINITY;
+    memcpy(x_end, x + whole, rest);
+    FN(larger)(whole, x, lane);
+    FN(larger)(end, x_end, lane);
+    EACH_FOLD(j) {
+        lane[j] = lane[j + half] > lane[j] ? lane[j + half] : lane[j];
+    }
+    const real max = lane[0];
+    const ptrdiff_t step = g ? whole : FO_CHUNK;
+    for (ptrdiff_t i = 0; i < whole; i += step)
+        FN(add_exp)(whole - i < step ? whole - i : step, x + i, max, g ? g + i : scratch, sums);
+    FN(add_exp)(end, x_end, max, g_end, sums);
+    *sum = FN(fold)(sums);
+    if (p) {
+        memcpy(p_end, p + whole, rest);
+        FN(add_cost)(whole, x, max, p, dots, totals);
+        FN(add_cost)(end, x_end, max, p_end, dots, totals);
+        *dot = FN(fold)(dots);
+        *total = FN(fold)(totals);
+    } else {
+        *dot = (double)x[*class] - (double)max;
+        *total = 1;
+    }
+    if (!g)
+        return;
+    const double ratio = weight / *sum;
+    const real scale = (real)ratio, times = (real)weight;
+    memcpy(g + whole, g_end, rest);
+    if (p) {
+        EACH(i) {
+            g[i] = scale * g[i] - times * p[i];
+        }
+        return;
+    }
+    /* In double, and before dividing: the gradient of a sure prediction is small beside 1, and not rounded away. */
+    const double at_class = ratio * ((double)g[*class] - *sum);
+    EACH(i) {
+        g[i] = scale * g[i];
+    }
+    g[*class] = (real)at_class;
+}
+
+static TARGET void FN(softmax_cross_entropy)(const fo_softmax *s)
+{
+    const ptrdiff_t n = s->columns;
+    const real *x = s->logits, *p = s->probabilities;
+    real *g = s->gradient;
+    for (ptrdiff_t row = 0; row < s->rows; row += FO_LANES) {
+        const int count = s->rows - row < FO_LANES ? (int)(s->rows - row) : FO_LANES;
+        double sum[FO_LANES] = {0}, total[FO_LANES] = {0}, dot[FO_LANES] = {0}, loss[FO_LANES];
+        for (int r = 0; r < count; r++) {
+            const ptrdiff_t i = row + r;
+            FN(softmax_row)(n, x + i * n, p ? NULL : s->classes + i, p ? p + i * n : NULL,
+                            s->weights ? s->weights[i] : 1.0, g ? g + i * n : NULL, &sum[r], &total[r], &dot[r]);
+        }
+        for (int r = 0; r < FO_LANES; r++)
+            loss[r] = total[r] * JOIN(log, f64, ISA)(sum[r]) - dot[r];
+        memcpy(s->losses + row, loss, (size_t)count * sizeof(double));
+    }
+}
+
+/* The loss is what |x| adds on the wrong side, and log(1 + exp(-|x|)); neither it nor the gradient cancels at
+ * targets 0 and 1. */
+INLINE void FN(sigmoid_part)(ptrdiff_t n, const real *restrict x, const real *restrict z, real scale, real *restrict g,
+                             double *restrict losses)
+{
+    real loss[FO_CHUNK];
+    EACH(i) {
+        const real size = fabs(x[i]);
+        const real e = FN(exp)(-size);
+        const real opposite = 1 - z[i];
+        const real wrong = x[i] >= 0 ? opposite : z[i];
+        const real above = x[i] >= 0 ? 1 : e, below = x[i] >= 0 ? e : 1;
+        const real cost = size * wrong;
+        g[i] = scale * ((above * opposite - below * z[i]) / (1 + e));
+        loss[i] = (wrong != 0 ? cost : 0) + FN(log1p)(e);
+    }
+    EACH(i) {
+        losses[i] = (double)loss[i];
+    }
+}
+
+static TARGET void FN(sigmoid_cross_entropy)(ptrdiff_t n, const void *logits, const void *targets, double scale,
+                                             void *gradient, double *losses)
+{
+    const real *x = logits, *z = targets;
+    real *g = gradient, scratch[FO_CHUNK];
+    for (ptrdiff_t start = 0; start < n; start += FO_CHUNK)
+        FN(sigmoid_part)(n - start < FO_CHUNK ? n - start : FO_CHUNK, x + start, z + start, (real)scale,
+                         g ? g + start : scratch, losses + start);
+}
+
+/* gradient = scale (prediction - target); returns the sum of squares of the differences, in the blocks of a norm. */
+static TARGET double FN(squared_error)(ptrdiff_t n, const void *prediction, const void *target, double scale,
+                                       void *gradient)
+{
+    const real *p = prediction, *t = target;
+    real *g = gradient, difference[FO_CHUNK];
+    double total = 0;
+    for (ptrdiff_t start = 0; start < n; start += FO_CHUNK) {
+        const ptrdiff_t count = n - start < FO_CHUNK ? n - start : FO_CHUNK;
+        for (ptrdiff_t i = 0; i < count; i++)
+            difference[i] = p[start + i] - t[start + i];
+        if (g)
+            FN(scale)(count, g + start, difference, (real)scale);
+        total += FN(sum_squares)(count, difference, 1.0);
+    }
+    return total;
+}
+
+#undef EACH_FOLD
+#undef EACH_LANE
+#undef VECTORS
+#undef KEEP_LOOP

@@ -1,0 +1,60 @@
+/* Equal bits: the losses' kernels on every instruction set, and the same hashes from every compiler and machine. */
+#include "check.h"
+
+#include <string.h>
+
+static const ptrdiff_t columns[] = {1, 2, 10, 16, 33, 67, 1000};
+enum { COLUMNS = sizeof columns / sizeof columns[0], ROWS = 19 };
+
+typedef enum { CLASSES, PROBABILITIES, SIGMOID, SQUARES } loss;
+static const char *const loss_name[] = {"classes", "probabilities", "sigmoid", "squares"};
+
+typedef struct {
+    loss loss;
+    int dtype, flush;
+    data_kind kind;
+} loss_case;
+
+static uint64_t loss_hash(const void *context)
+{
+    const loss_case *c = context;
+    uint64_t h = HASH_START;
+    for (int k = 0; k < COLUMNS; k++) {
+        const ptrdiff_t n = ROWS * columns[k];
+        void *x = allocate(n, c->dtype, k % 16), *target = allocate(n, c->dtype, 2 * k % 16);
+        void *gradient = allocate(n, c->dtype, 3 * k % 16);
+        double *losses = allocate(n, FO_F64, 0), *weights = allocate(ROWS, FO_F64, 0), total = 0;
+        int64_t *classes = allocate(ROWS, FO_F64, 0);
+        fill(x, c->dtype, n, c->kind, (uint64_t)k);
+        fill(target, c->dtype, n, c->kind == SPECIAL ? SPECIAL : POSITIVE, (uint64_t)(100 + k));
+        fill(weights, FO_F64, ROWS, POSITIVE, (uint64_t)(200 + k));
+        for (int r = 0; r < ROWS; r++)
+            classes[r] = 7 * r % columns[k];
+        const fo_softmax s = {
+            .rows = ROWS, .columns = columns[k], .logits = x, .probabilities = c->loss == PROBABILITIES ? target : NULL,
+            .classes = c->loss == CLASSES ? classes : NULL, .weights = k % 2 ? weights : NULL,
+            .gradient = gradient, .losses = losses};
+        if (c->loss == SIGMOID)
+            fo_sigmoid_cross_entropy(c->dtype, n, x, target, 0.3, gradient, losses, c->flush);
+        else if (c->loss == SQUARES)
+            total = fo_squared_error(c->dtype, n, x, target, 0.3, gradient, c->flush);
+        else
+            fo_softmax_cross_entropy(c->dtype, &s, c->flush);
+        h = hash_array(hash_array(h, c->dtype, n, gradient), FO_F64, n, losses);
+        h = hash_array(h, FO_F64, 1, &total);
+        release_all();
+    }
+    return h;
+}
+
+void check_losses(void)
+{
+    for (loss l = CLASSES; l <= SQUARES; l++)
+        for (int dtype = 0; dtype < FO_DTYPE_COUNT; dtype++)
+            for (data_kind kind = ORDINARY; kind <= SPECIAL; kind += SPECIAL - ORDINARY) {
+                const loss_case kept = {l, dtype, 0, kind}, flushed = {l, dtype, 1, kind};
+                show(on_every_isa(loss_hash, &kept, loss_name[l]), "loss %s %s %s", loss_name[l], dtype_name[dtype],
+                     kind == SPECIAL ? "special" : "ordinary");
+                on_every_isa(loss_hash, &flushed, loss_name[l]);
+            }
+}
