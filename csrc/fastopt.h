@@ -73,27 +73,28 @@ double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *
 /* view *= factor, then clamped to [-bound, bound] (bound may be infinite), in place. */
 void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bound, int flush);
 
-/* The losses, over C-contiguous aligned arrays of one type; a gradient may be NULL where it is not wanted.
- *
- * Softmax cross-entropy of rows >= 0 times columns >= 1: targets are either classes, each a column, or probabilities
- * of the logits' shape. gradient = weight (softmax - target), weights NULL for 1; losses are not weighted. */
+/* A loss and its gradient, all arrays contiguous and of one type where it is not said. `prediction` is logits or
+ * a prediction, (rows, columns) for softmax, else of `rows` elements; target is of the same shape, or for softmax NULL
+ * and `classes` one for each row; weights and gradient may be NULL. */
 typedef struct {
+    int dtype, flush, threads;
     ptrdiff_t rows, columns;
-    const void *logits, *probabilities;
+    const void *prediction, *target;
     const int64_t *classes;
     const double *weights;
+    double scale;
     void *gradient;
     double *losses;
-} fo_softmax;
-void fo_softmax_cross_entropy(int dtype, const fo_softmax *s, int flush);
+} fo_loss;
 
-/* gradient = scale (sigmoid(logits) - targets); losses are not scaled. */
-void fo_sigmoid_cross_entropy(int dtype, ptrdiff_t n, const void *logits, const void *targets, double scale,
-                              void *gradient, double *losses, int flush);
+/* losses[row] = -sum of p log softmax; gradient = weights[row] (softmax - p). */
+void fo_softmax_cross_entropy(const fo_loss *loss);
 
-/* gradient = scale (prediction - target); returns the sum of squared differences. */
-double fo_squared_error(int dtype, ptrdiff_t n, const void *prediction, const void *target, double scale,
-                        void *gradient, int flush);
+/* gradient = scale (sigmoid(prediction) - target); a loss for each element, not scaled. */
+void fo_sigmoid_cross_entropy(const fo_loss *loss);
+
+/* gradient = scale (prediction - target); returns the sum of squared differences, its parts by FO_CHUNK in losses. */
+double fo_squared_error(const fo_loss *loss);
 
 /* A program is the list of kernels that one set of tensors passes through, with their coefficients.
  * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient, and

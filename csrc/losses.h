@@ -107,22 +107,23 @@ INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, const int64_t *
     g[*class] = (real)at_class;
 }
 
-static TARGET void FN(softmax_cross_entropy)(const fo_softmax *s)
+static TARGET void FN(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *logits, const int64_t *classes,
+                                             const void *probabilities, const double *weights, void *gradient,
+                                             double *losses)
 {
-    const ptrdiff_t n = s->columns;
-    const real *x = s->logits, *p = s->probabilities;
-    real *g = s->gradient;
-    for (ptrdiff_t row = 0; row < s->rows; row += FO_LANES) {
-        const int count = s->rows - row < FO_LANES ? (int)(s->rows - row) : FO_LANES;
+    const real *x = logits, *p = probabilities;
+    real *g = gradient;
+    for (ptrdiff_t row = 0; row < rows; row += FO_LANES) {
+        const int count = rows - row < FO_LANES ? (int)(rows - row) : FO_LANES;
         double sum[FO_LANES] = {0}, total[FO_LANES] = {0}, dot[FO_LANES] = {0}, loss[FO_LANES];
         for (int r = 0; r < count; r++) {
             const ptrdiff_t i = row + r;
-            FN(softmax_row)(n, x + i * n, p ? NULL : s->classes + i, p ? p + i * n : NULL,
-                            s->weights ? s->weights[i] : 1.0, g ? g + i * n : NULL, &sum[r], &total[r], &dot[r]);
+            FN(softmax_row)(n, x + i * n, p ? NULL : classes + i, p ? p + i * n : NULL,
+                            weights ? weights[i] : 1.0, g ? g + i * n : NULL, &sum[r], &total[r], &dot[r]);
         }
         for (int r = 0; r < FO_LANES; r++)
             loss[r] = total[r] * JOIN(log, f64, ISA)(sum[r]) - dot[r];
-        memcpy(s->losses + row, loss, (size_t)count * sizeof(double));
+        memcpy(losses + row, loss, (size_t)count * sizeof(double));
     }
 }
 
@@ -157,22 +158,20 @@ static TARGET void FN(sigmoid_cross_entropy)(ptrdiff_t n, const void *logits, co
                          g ? g + start : scratch, losses + start);
 }
 
-/* gradient = scale (prediction - target); returns the sum of squares of the differences, in the blocks of a norm. */
-static TARGET double FN(squared_error)(ptrdiff_t n, const void *prediction, const void *target, double scale,
-                                       void *gradient)
+/* gradient = scale (prediction - target), and the sum of squares of the differences in the blocks of a norm. */
+static TARGET void FN(squared_error)(ptrdiff_t n, const void *prediction, const void *target, double scale,
+                                     void *gradient, double *parts)
 {
     const real *p = prediction, *t = target;
     real *g = gradient, difference[FO_CHUNK];
-    double total = 0;
     for (ptrdiff_t start = 0; start < n; start += FO_CHUNK) {
         const ptrdiff_t count = n - start < FO_CHUNK ? n - start : FO_CHUNK;
         for (ptrdiff_t i = 0; i < count; i++)
             difference[i] = p[start + i] - t[start + i];
         if (g)
             FN(scale)(count, g + start, difference, (real)scale);
-        total += FN(sum_squares)(count, difference, 1.0);
+        *parts++ = FN(sum_squares)(count, difference, 1.0);
     }
-    return total;
 }
 
 #undef EACH_FOLD

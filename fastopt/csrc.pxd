@@ -42,23 +42,22 @@ cdef extern from "fastopt.h" nogil:
     double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
     void fo_rewrite(const fo_view* views, Py_ssize_t count, double factor, double bound, int flush)
 
-    ctypedef struct fo_softmax:
+    ctypedef struct fo_loss:
+        int dtype
+        int flush
+        int threads
         Py_ssize_t rows
         Py_ssize_t columns
-        const void* logits
-        const void* probabilities
+        const void* prediction
+        const void* target
         const int64_t* classes
         const double* weights
+        double scale
         void* gradient
         double* losses
-    void fo_softmax_cross_entropy(int dtype, const fo_softmax* s, int flush)
-    void fo_sigmoid_cross_entropy(
-        int dtype, Py_ssize_t n, const void* logits, const void* targets, double scale, void* gradient, double* losses,
-        int flush
-    )
-    double fo_squared_error(
-        int dtype, Py_ssize_t n, const void* prediction, const void* target, double scale, void* gradient, int flush
-    )
+    void fo_softmax_cross_entropy(const fo_loss* loss)
+    void fo_sigmoid_cross_entropy(const fo_loss* loss)
+    double fo_squared_error(const fo_loss* loss)
 
     ctypedef struct fo_call:
         int kernel

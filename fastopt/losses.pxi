@@ -66,8 +66,15 @@ cdef inline void* _data(object a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(<cnp.ndarray>a)
 
 
-cdef inline int _dtype(cnp.ndarray a) noexcept:
-    return FO_F32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else FO_F64
+cdef fo_loss _loss(cnp.ndarray prediction, target, gradient, double scale, bint flush):
+    """Elementwise, all but the losses filled in."""
+    cdef fo_loss loss
+    loss.dtype = FO_F32 if cnp.PyArray_TYPE(prediction) == cnp.NPY_FLOAT else FO_F64
+    loss.flush, loss.threads, loss.scale = flush, _default_threads, scale
+    loss.rows, loss.columns = cnp.PyArray_SIZE(prediction), 1
+    loss.prediction, loss.target, loss.gradient = _data(prediction), _data(target), _data(gradient)
+    loss.classes, loss.weights, loss.losses = NULL, NULL, NULL
+    return loss
 
 
 def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, losses, bint flush=True):
@@ -84,8 +91,7 @@ def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, los
 
     Raises TypeError and ValueError before anything is written.
     """
-    cdef fo_softmax s
-    cdef int dtype
+    cdef fo_loss loss
     _check_array("logits", logits)
     if cnp.PyArray_NDIM(logits) != 2 or cnp.PyArray_DIM(logits, 1) == 0:
         raise ValueError(f"logits have shape {logits.shape}: expected (rows, columns), at least one column")
@@ -106,13 +112,12 @@ def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, los
         {"gradient": gradient, "losses": losses},
         {"logits": logits, "classes": classes, "probabilities": probabilities, "weights": weights},
     )
-    dtype = _dtype(logits)
-    s.rows, s.columns = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
-    s.logits, s.probabilities = _data(logits), _data(probabilities)
-    s.classes, s.weights = <const int64_t*>_data(classes), <const double*>_data(weights)
-    s.gradient, s.losses = _data(gradient), <double*>_data(losses)
+    loss = _loss(logits, probabilities, gradient, 1, flush)
+    loss.rows, loss.columns = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    loss.classes, loss.weights = <const int64_t*>_data(classes), <const double*>_data(weights)
+    loss.losses = <double*>_data(losses)
     with nogil:
-        fo_softmax_cross_entropy(dtype, &s, flush)
+        fo_softmax_cross_entropy(&loss)
 
 
 def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint flush=True):
@@ -125,12 +130,7 @@ def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint 
 
     Raises TypeError and ValueError before anything is written.
     """
-    cdef int dtype
-    cdef Py_ssize_t n
-    cdef void *x
-    cdef void *z
-    cdef void *g
-    cdef void *out
+    cdef fo_loss loss
     _check_array("logits", logits)
     _check_operand("logits", logits, logits.shape, False)
     _check_like("targets", targets, "logits", logits, False)
@@ -138,10 +138,10 @@ def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint 
         _check_like("gradient", gradient, "logits", logits, True)
     _check_doubles("losses", losses, logits.shape, True)
     _check_apart({"gradient": gradient, "losses": losses}, {"logits": logits, "targets": targets})
-    dtype, n = _dtype(logits), cnp.PyArray_SIZE(logits)
-    x, z, g, out = _data(logits), _data(targets), _data(gradient), _data(losses)
+    loss = _loss(logits, targets, gradient, scale, flush)
+    loss.losses = <double*>_data(losses)
     with nogil:
-        fo_sigmoid_cross_entropy(dtype, n, x, z, scale, g, <double*>out, flush)
+        fo_sigmoid_cross_entropy(&loss)
 
 
 def squared_error(prediction, target, double scale, gradient, bint flush=True):
@@ -153,20 +153,17 @@ def squared_error(prediction, target, double scale, gradient, bint flush=True):
 
     Raises TypeError and ValueError before anything is written.
     """
-    cdef int dtype
-    cdef Py_ssize_t n
+    cdef fo_loss loss
     cdef double total
-    cdef void *p
-    cdef void *t
-    cdef void *g
     _check_array("prediction", prediction)
     _check_operand("prediction", prediction, prediction.shape, False)
     _check_like("target", target, "prediction", prediction, False)
     if gradient is not None:
         _check_like("gradient", gradient, "prediction", prediction, True)
     _check_apart({"gradient": gradient}, {"prediction": prediction, "target": target})
-    dtype, n = _dtype(prediction), cnp.PyArray_SIZE(prediction)
-    p, t, g = _data(prediction), _data(target), _data(gradient)
+    parts = np.empty((prediction.size + FO_CHUNK - 1) // FO_CHUNK)
+    loss = _loss(prediction, target, gradient, scale, flush)
+    loss.losses = <double*>_data(parts)
     with nogil:
-        total = fo_squared_error(dtype, n, p, t, scale, g, flush)
+        total = fo_squared_error(&loss)
     return total

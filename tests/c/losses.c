@@ -30,16 +30,18 @@ static uint64_t loss_hash(const void *context)
         fill(weights, FO_F64, ROWS, POSITIVE, (uint64_t)(200 + k));
         for (int r = 0; r < ROWS; r++)
             classes[r] = 7 * r % columns[k];
-        const fo_softmax s = {
-            .rows = ROWS, .columns = columns[k], .logits = x, .probabilities = c->loss == PROBABILITIES ? target : NULL,
-            .classes = c->loss == CLASSES ? classes : NULL, .weights = k % 2 ? weights : NULL,
+        const int rowwise = c->loss == CLASSES || c->loss == PROBABILITIES;
+        const fo_loss l = {
+            .dtype = c->dtype, .flush = c->flush, .threads = 1, .rows = rowwise ? ROWS : n,
+            .columns = rowwise ? columns[k] : 1, .prediction = x, .target = c->loss == CLASSES ? NULL : target,
+            .classes = c->loss == CLASSES ? classes : NULL, .weights = k % 2 ? weights : NULL, .scale = 0.3,
             .gradient = gradient, .losses = losses};
         if (c->loss == SIGMOID)
-            fo_sigmoid_cross_entropy(c->dtype, n, x, target, 0.3, gradient, losses, c->flush);
+            fo_sigmoid_cross_entropy(&l);
         else if (c->loss == SQUARES)
-            total = fo_squared_error(c->dtype, n, x, target, 0.3, gradient, c->flush);
+            total = fo_squared_error(&l);
         else
-            fo_softmax_cross_entropy(c->dtype, &s, c->flush);
+            fo_softmax_cross_entropy(&l);
         h = hash_array(hash_array(h, c->dtype, n, gradient), FO_F64, n, losses);
         h = hash_array(h, FO_F64, 1, &total);
         release_all();
