@@ -95,7 +95,8 @@ def _log_correction(f: Array) -> Array:
     s = f / (2 + f)
     z = s * s
     half: Array = f.dtype.type(0.5) * (f * f)
-    return half - s * (half + z * _polynomial(_of(f).log_polynomial, z))
+    correction: Array = half - s * (half + z * _polynomial(_of(f).log_polynomial, z))
+    return correction
 
 
 def log1p(f: Array) -> Array:

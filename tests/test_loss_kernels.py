@@ -52,7 +52,8 @@ def arguments(rng: np.random.Generator, name: str, rows: int, columns: int, dtyp
     if name == "sigmoid_cross_entropy":
         return [(x, z, 0.3, None, None)]
     classes, weights = rng.integers(0, columns, rows), rng.random(rows)
-    targets = [(classes, None), (None, z), (None, softmax(np.nan_to_num(x), axis=1).astype(dtype))]
+    with np.errstate(all="ignore"):
+        targets = [(classes, None), (None, z), (None, softmax(np.nan_to_num(x), axis=1).astype(dtype))]
     return [(x, c, p, w, None, None) for (c, p), w in itertools.product(targets, (None, weights))]
 
 
