@@ -217,16 +217,176 @@ def test_softmax_against_scipy(dtype: Any, columns: int) -> None:
 @every_dtype
 def test_sigmoid_against_scipy(dtype: Any) -> None:
     rng = np.random.default_rng(8)
-    x, z = rng.standard_normal((1111, 67)).astype(dtype), rng.random((1111, 67)).astype(dtype)
-    classes = rng.integers(0, 67, 1111)
+    x, z = logits(rng, (20, 101), dtype, 0), hard_and_soft(rng, (20, 101), dtype)
+    g, losses, _ = called(_core, "sigmoid_cross_entropy", (x, z, 2.0, None, None), True)
+    wide, target, eps = x.astype(np.float64), z.astype(np.float64), float(np.finfo(dtype).eps)
+    assert np.all(np.abs(g - 2 * (expit(wide) - target)) <= 6 * eps)
+    expected = np.logaddexp(0, wide) * (1 - target) + np.logaddexp(0, -wide) * target
+    assert losses == pytest.approx(expected, rel=6 * eps, abs=1e-37)
+
+
+@every_dtype
+def test_squared_error_is_exact_where_numbers_are_small(dtype: Any) -> None:
+    rng = np.random.default_rng(9)
+    p, t = (rng.integers(-99, 99, 5000).astype(dtype) for _ in range(2))
+    g = np.empty_like(p)
+    assert _core.squared_error(p, t, 0.5, g) == float(np.sum((p - t).astype(np.int64) ** 2))
+    assert np.array_equal(g, (p - t) / 2)
+
+
+@every_dtype
+def test_sure_predictions_keep_their_small_gradients(dtype: Any) -> None:
+    """1 - p would be 0 long before the gradient is."""
+    x, losses = np.array([[0.0, -30.0, -31.0]], dtype), np.empty(1)
+    g = np.empty_like(x)
+    _core.softmax_cross_entropy(x, np.array([0]), None, None, g, losses)
+    small = np.exp(-30.0) + np.exp(-31.0)
+    assert g[0] == pytest.approx([-small, np.exp(-30.0), np.exp(-31.0)], rel=2e-3 if dtype is np.float64 else 1e-2)
+    assert losses[0] == pytest.approx(small, rel=2e-3)
+    x, z = np.array([30.0, -30.0], dtype), np.array([1.0, 0.0], dtype)
+    g, losses = np.empty_like(x), np.empty(2)
+    _core.sigmoid_cross_entropy(x, z, 1.0, g, losses)
+    assert g == pytest.approx([-np.exp(-30.0), np.exp(-30.0)], rel=1e-5)
+    assert losses == pytest.approx([np.exp(-30.0)] * 2, rel=1e-5)
+
+
+@every_dtype
+def test_infinite_logits(dtype: Any) -> None:
+    """-infinity masks a class; a certain and wrong prediction costs infinity; +infinity in a row has no softmax."""
+    x = np.array([[0, -np.inf, 0], [0, -np.inf, 0], [np.inf, 0, 0], [-np.inf] * 3], dtype)
+    g, losses = np.empty_like(x), np.empty(4)
+    _core.softmax_cross_entropy(x, np.array([0, 1, 0, 0]), None, None, g, losses)
+    assert g[0].tolist() == [-0.5, 0, 0.5]
+    assert losses[0] == pytest.approx(np.log(2), rel=1e-15)
+    assert losses[1] == np.inf
+    assert np.isnan(losses[2:]).all()
+    _core.softmax_cross_entropy(x[:2], None, np.array([[0.5, 0, 0.5], [0.5, 0.5, 0]], dtype), None, g[:2], losses[:2])
+    assert losses[:2].tolist() == [pytest.approx(np.log(2), rel=1e-15), np.inf]
+    x, z = np.array([np.inf, np.inf, -np.inf, -np.inf], dtype), np.array([1, 0, 0, 1], dtype)
+    g, losses = np.empty_like(x), np.empty(4)
+    _core.sigmoid_cross_entropy(x, z, 1.0, g, losses)
+    assert losses.tolist() == [0, np.inf, 0, np.inf]
+    assert g.tolist() == [0, 1, 0, -1]
+
+
+def test_the_control_word_comes_back_and_nothing_else_is_written() -> None:
+    rng = np.random.default_rng(10)
+    for flush in (True, False):
+        with _core.subnormals(not flush):
+            before = _core.control_word()
+            memory, doubles = np.full(3 * 33 + 32, 7, np.float32), np.full(3 + 32, 7.0)
+            x, classes = logits(rng, (3, 33), np.float32, 0), np.array([0, 32, 31])
+            kept = x.tobytes() + classes.tobytes()
+            _core.softmax_cross_entropy(x, classes, None, None, memory[16:-16].reshape(3, 33), doubles[16:-16], flush)
+            assert _core.control_word() == before
+    assert x.tobytes() + classes.tobytes() == kept
+    for a in (memory, doubles):
+        assert np.all(a[:16] == 7)
+        assert np.all(a[-16:] == 7)
+
+
+X, C, G, L = np.ones((4, 3), np.float32), np.array([0, 1, 2, 0]), np.empty((4, 3), np.float32), np.empty(4)
+READ_ONLY = G.copy()
+READ_ONLY.flags.writeable = False
+BAD_SOFTMAX: list[tuple[dict[str, Any], Any, str]] = [
+    ({"logits": [[1.0]]}, TypeError, "logits is a list"),
+    ({"logits": X.astype(np.float16)}, TypeError, "float16"),
+    ({"logits": X[0]}, ValueError, r"logits have shape \(3,\)"),
+    ({"logits": X[:, :0]}, ValueError, "at least one column"),
+    ({"logits": np.ones((3, 4), np.float32).T}, ValueError, "logits is not C-contiguous"),
+    ({"logits": np.ones((4, 6), np.float32)[:, ::2]}, ValueError, "logits is not C-contiguous"),
+    ({"classes": None}, ValueError, "either classes or probabilities"),
+    ({"probabilities": X + 1}, ValueError, "either classes or probabilities"),
+    ({"classes": [0, 1, 2, 0]}, TypeError, "classes is a list.*int64"),
+    ({"classes": C.astype(np.int32)}, TypeError, "classes has dtype int32"),
+    ({"classes": C.astype(">i8")}, TypeError, "classes has dtype >i8"),
+    ({"classes": C[:3]}, ValueError, r"classes has shape \(3,\): expected \(4,\)"),
+    ({"classes": np.array([0, 1, 3, 0])}, ValueError, r"classes\[2\] is 3: expected 0 to 2"),
+    ({"classes": np.array([0, -1, 0, 0])}, ValueError, r"classes\[1\] is -1"),
+    ({"classes": None, "probabilities": X.astype(float)}, TypeError, "probabilities has dtype float64"),
+    ({"classes": None, "probabilities": X[:3]}, ValueError, "probabilities has shape"),
+    ({"weights": np.ones(4, np.float32)}, TypeError, "weights has dtype float32: expected float64"),
+    ({"weights": np.ones(3)}, ValueError, "weights has shape"),
+    ({"gradient": np.empty((4, 3))}, TypeError, "gradient has dtype float64"),
+    ({"gradient": np.empty((3, 4), np.float32)}, ValueError, "gradient has shape"),
+    ({"gradient": READ_ONLY}, ValueError, "gradient is read-only"),
+    ({"gradient": X}, ValueError, "gradient and logits overlap"),
+    ({"losses": None}, TypeError, "losses is a NoneType"),
+    ({"losses": np.empty(4, np.float32)}, TypeError, "losses has dtype float32"),
+    ({"losses": np.empty(5)}, ValueError, "losses has shape"),
+    ({"losses": C.view(np.float64)}, ValueError, "losses and classes overlap"),
+    ({"losses": L, "weights": L}, ValueError, "losses and weights overlap"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), BAD_SOFTMAX, ids=lambda x: x if isinstance(x, str) else "")
+def test_bad_softmax_arguments_write_nothing(change: dict[str, Any], error: Any, words: str) -> None:
+    G[...], L[...] = 7, 7
+    good = {"logits": X, "classes": C, "probabilities": None, "weights": None, "gradient": G, "losses": L}
+    with pytest.raises(error, match=words):
+        _core.softmax_cross_entropy(**{**good, **change})
+    assert np.all(G == 7)
+    assert np.all(L == 7)
+    _core.softmax_cross_entropy(**good)
+
+
+def test_bad_elementwise_arguments() -> None:
+    x, g, losses = np.ones(4), np.empty(4), np.empty(4)
+    for given, error, words in [
+        ((x, x[:3], 1.0, g, losses), ValueError, "targets has shape"),
+        ((x, x.astype(np.float32), 1.0, g, losses), TypeError, "targets has dtype float32"),
+        ((x, x.copy(), 1.0, x, losses), ValueError, "gradient and logits overlap"),
+        ((x, x.copy(), 1.0, g, g), ValueError, "gradient and losses overlap"),
+        ((x, x.copy(), 1.0, g, np.empty(3)), ValueError, "losses has shape"),
+        ((np.ones(8)[::2], x, 1.0, g, losses), ValueError, "logits is not C-contiguous"),
+        ((x, x.copy(), "1", g, losses), TypeError, "number|float"),
+    ]:
+        with pytest.raises(error, match=words):
+            _core.sigmoid_cross_entropy(*given)
+    for given, error, words in [
+        ((x, x[:3], 1.0, g), ValueError, "target has shape"),
+        ((x, [1.0] * 4, 1.0, g), TypeError, "target is a list"),
+        ((x, g, 1.0, g), ValueError, "gradient and target overlap"),
+    ]:
+        with pytest.raises(error, match=words):
+            _core.squared_error(*given)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+@pytest.mark.parametrize("real", ["f32", "f64"])
+def test_the_loops_are_vectors(isa: str, real: str) -> None:
+    """Of whole registers, with no multiplication of single numbers."""
+    if isa not in _core.isas():
+        pytest.skip(f"this CPU or build has no {isa}")
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump (binutils) is not installed")
+    for part in ("larger", "add_exp", "add_cost"):
+        symbol = f"fo_{part}_{real}_{isa}"
+        command = ["objdump", "-d", "--no-show-raw-insn", f"--disassemble={symbol}", _core.__file__]
+        code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        if symbol not in code:
+            pytest.skip("the build is stripped")
+        register = "zmm" if isa == "avx512" else "ymm"
+        arithmetic = "max" if part == "larger" else "mul"
+        assert re.search(rf"v{arithmetic}p[sd] .*%{register}", code), symbol
+        assert not re.search(r"\bv?(mul|max)s[sd]\b", code), symbol
+
+
+@kernels
+@every_dtype
+@pytest.mark.skipif(not _core.threads_available(), reason="this build has no threads")
+def test_one_digest_on_any_number_of_threads(name: str, dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    x, z = rng.standard_normal((2222, 67)).astype(dtype), rng.random((2222, 67)).astype(dtype)
+    classes = rng.integers(0, 67, 2222)
     before, found = _core.default_threads(), []
     try:
         for threads in (1, 2, 3, 7):
             _core.set_default_threads(threads)
-            g, more, losses, rows = np.zeros_like(x), np.zeros_like(x), np.zeros(x.shape), np.zeros((2, 1111))
+            g, more, losses, rows = np.zeros_like(x), np.zeros_like(x), np.zeros(x.shape), np.zeros((2, 2222))
             total = 0.0
             if name == "softmax_cross_entropy":
-                _core.softmax_cross_entropy(x, classes, None, np.full(1111, 0.5), g, rows[0])
+                _core.softmax_cross_entropy(x, classes, None, np.full(2222, 0.5), g, rows[0])
                 _core.softmax_cross_entropy(x, None, z, None, more, rows[1])
             elif name == "sigmoid_cross_entropy":
                 _core.sigmoid_cross_entropy(x, z, 0.5, g, losses)
