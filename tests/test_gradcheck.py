@@ -192,6 +192,31 @@ def test_tolerances() -> None:
     assert (report.rtol, report.atol) == (0, 0.5)
 
 
+def test_rounding_of_large_values_is_allowed_for() -> None:
+    x = np.linspace(-1, 1, 9)
+
+    def f(x: Any) -> Any:
+        return 1e6 + np.sin(x).sum()
+
+    report = fastopt.gradcheck(f, np.cos, x)
+    assert report, report
+    assert 1e-3 < report.atol < 1e-2
+    assert not fastopt.gradcheck(f, np.cos, x, atol=0)
+    assert not fastopt.gradcheck(f, lambda x: 1.01 * np.cos(x), x)
+
+
+def test_a_gradient_in_a_buffer_that_f_uses_again() -> None:
+    x = np.array([1.0, 2.0, 3.0])
+    buffer = np.empty(3)
+
+    def f(x: Any) -> Any:
+        return np.exp(x).sum(), np.exp(x, out=buffer)
+
+    report = fastopt.gradcheck(f, None, x)
+    assert report, report
+    assert np.array_equal(report.gradients["x"], np.exp(x))
+
+
 def test_x_is_never_changed_and_may_be_anything_an_optimizer_takes() -> None:
     x = point()
     x["layer"]["W"] = np.asfortranarray(x["layer"]["W"].astype(np.float32))
