@@ -31,11 +31,36 @@
     }
 
 #define SUM(a, b) ((a) + (b))
-#define LARGER(a, b) ((b) != (b) ? (b) : (b) > (a) ? (b) : (a))
 
 REDUCTION(sum_squares, x, x * x, SUM)
 REDUCTION(sum_abs, x, fabs(x), SUM)
-REDUCTION(max_abs, x, fabs(x), LARGER)
+
+/* Without their signs, numbers are ordered as their bits are, NaN above infinity: so compilers find the vector's maximum. */
+static TARGET double FN(max_abs)(ptrdiff_t n, const void *in, double unit)
+{
+    const char *g = in;
+    const word magnitude = (word)-1 >> 1;
+    word lane[FO_LANES] = {0}, rest[FO_LANES] = {0};
+    real largest;
+    const ptrdiff_t whole = n - n % FO_LANES;
+    for (ptrdiff_t i = 0; i < whole; i += FO_LANES)
+        for (int j = 0; j < FO_LANES; j++) {
+            word x;
+            memcpy(&x, g + (i + j) * (ptrdiff_t)sizeof x, sizeof x);
+            x &= magnitude;
+            lane[j] = x > lane[j] ? x : lane[j];
+        }
+    memcpy(rest, g + whole * (ptrdiff_t)sizeof(real), (size_t)(n - whole) * sizeof(real));
+    for (int j = 0; j < FO_LANES; j++) {
+        const word x = rest[j] & magnitude;
+        lane[j] = x > lane[j] ? x : lane[j];
+    }
+    for (int half = FO_LANES / 2; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] = lane[j + half] > lane[j] ? lane[j + half] : lane[j];
+    memcpy(&largest, lane, sizeof largest);
+    return unit * (double)largest;
+}
 
 /* Two vectors may be one. */
 #define PRODUCT(k) ((double)a[k] * (double)b[k])
@@ -46,7 +71,6 @@ static TARGET double FN(dot)(ptrdiff_t n, const void *first, const void *second)
 }
 
 #undef PRODUCT
-#undef LARGER
 #undef SUM
 #undef REDUCTION
 #undef SCALED
