@@ -39,17 +39,15 @@ def test_the_point_is_that_of_the_formula(form: str, dtype: Any, backend: str) -
     opt = fastopt.SGD(groups, lr=halving, momentum=0.8, momentum_form=form, backend=backend, l2=0.1)
     for t in range(5):
         expected = []
-        for group, name in ((group, name) for group in opt.groups for name in group.names):
+        for group, arrays in zip(opt.groups, params, strict=True):
             lr, mu = (group[key](t) if callable(group[key]) else group[key] for key in ("lr", "momentum"))
-            p = dict(zip(opt.names, [*params[0], *params[1]], strict=True))[name]
             c = dtype((1.0 if form == "velocity" else lr) * mu)
-            expected.append(p - c * opt.state[name]["b"])
+            expected += [p - c * opt.state[name]["b"] for name, p in zip(group.names, arrays, strict=True)]
         with opt.lookahead():
             assert bits([*params[0], *params[1]]) == bits(expected)
-            assert t == 0 or bits(params[0])[1:] != before[1:]
-            g = [[ordinary(rng, p.shape, dtype) for p in group] for group in params]
+            g = [[ordinary(rng, p.shape, dtype) for p in arrays] for arrays in params]
+        assert bits([*params[0], *params[1]])[1:] != bits(expected)[1:] or t == 0
         opt.step(g)
-        before = bits(params[0])
 
 
 def rosenbrock_like(p: Any) -> Any:
@@ -161,7 +159,7 @@ def test_a_schedule_out_of_its_domain_leaves_everything() -> None:
     opt = fastopt.SGD(params, lr=lambda t: 0.1 if t == 0 else -1.0, momentum=0.9)
     opt.step([np.ones(3)])
     before = snapshot(opt)
-    with pytest.raises(ValueError, match="lr .its schedule at t=1. is -1"), opt.lookahead():
+    with pytest.raises(ValueError, match=r"lr \(its schedule at t=1\) is -1"), opt.lookahead():
         raise AssertionError("the block is not entered")
     assert snapshot(opt) == before
     opt.lr = 0.1
