@@ -28,7 +28,8 @@ enum { FO_REDUCTIONS(FO_REDUCTION_ID) FO_REDUCTION_COUNT };
 
 enum { FO_F32, FO_F64, FO_DTYPE_COUNT };
 
-/* registry.h as data: kind is 'r' for a rule, 'b' for a stage before it, 'a' for one after it. */
+/* registry.h as data: kind is 'r' for a rule, 'b' for a stage before it, 'a' for one after it,
+ * 'p' for a kernel of passes outside the step. */
 typedef struct {
     const char *name;
     char kind;

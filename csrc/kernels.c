@@ -77,8 +77,9 @@ const fo_functions *fo_functions_for(int dtype) { return isas[active].functions[
 #define BEFORE(kernel) INFO(kernel, 'b')
 #define RULE(kernel) INFO(kernel, 'r')
 #define AFTER(kernel) INFO(kernel, 'a')
+#define PASS_OF_ITS_OWN(kernel) INFO(kernel, 'p')
 const fo_kernel_info fo_registry[FO_KERNEL_COUNT] = {
-    FO_STAGES_BEFORE(BEFORE) FO_RULES(RULE) FO_STAGES_AFTER(AFTER)
+    FO_STAGES_BEFORE(BEFORE) FO_RULES(RULE) FO_STAGES_AFTER(AFTER) FO_PASSES(PASS_OF_ITS_OWN)
 };
 
 /* A rule lists p, g and then its state; a stage names p, g or average. */

@@ -19,6 +19,12 @@
 #define FO_prox_l1(IN, IO, COEF) IO(p) COEF(one) COEF(threshold)
 #define FO_average(IN, IO, COEF) IO(average) IN(p) COEF(decay) COEF(gain)
 
+/* Passes of their own, outside the step, from stages like these: to other points and back, and means. */
+#define FO_sign(IN, IO, COEF) IO(g) COEF(one)
+#define FO_perturb(IN, IO, COEF) IO(p) IN(g) COEF(scale)
+#define FO_perturb_adaptive(IN, IO, COEF) IO(p) IN(g) COEF(scale)
+#define FO_mean(IN, IO, COEF) IO(average) IN(g) COEF(gain)
+
 /* Update rules. */
 #define FO_sgd(IN, IO, COEF) IO(p) IN(g) COEF(step)
 #define FO_momentum(IN, IO, COEF) IO(p) IN(g) IO(b) COEF(mu) COEF(gain) COEF(step)
@@ -48,7 +54,8 @@
     X(sgd) X(momentum) X(nesterov) X(adagrad) X(rmsprop) X(rmsprop_momentum) \
     X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam)
 #define FO_STAGES_AFTER(X) X(prox_l1) X(average)
-#define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X)
+#define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
+#define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 
 /* What a norm is made of; see reductions.h. */
 #define FO_REDUCTIONS(X) X(sum_squares) X(sum_abs) X(max_abs)

@@ -1,6 +1,6 @@
 /* What happens around a rule, on a chunk that is in the cache: before it the gradient is loaded,
  * scaled, clamped and penalised and the parameter decays; after it come the proximal step and the
- * running average. A template like rules.h. */
+ * running average. The last four are passes of their own. A template like rules.h. */
 
 /* The first operation on every loaded gradient: clipping by norm and the sign of `maximize`. */
 KERNEL(scale)
@@ -58,6 +58,37 @@ KERNEL(average)
 {
     EACH(i) {
         average[i] = decay * average[i] + gain * p[i];
+    }
+}
+
+/* NaN stays NaN, and a zero stays zero. */
+KERNEL(sign)
+{
+    EACH(i) {
+        const real x = one * g[i];
+        g[i] = x > 0 ? 1 : x < 0 ? -1 : x;
+    }
+}
+
+KERNEL(perturb)
+{
+    EACH(i) {
+        p[i] = p[i] + scale * g[i];
+    }
+}
+
+KERNEL(perturb_adaptive)
+{
+    EACH(i) {
+        p[i] = p[i] + scale * (p[i] * g[i]);
+    }
+}
+
+/* Written so that the mean of equal numbers is that number. */
+KERNEL(mean)
+{
+    EACH(i) {
+        average[i] = average[i] + gain * (g[i] - average[i]);
     }
 }
 

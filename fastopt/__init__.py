@@ -9,6 +9,7 @@ updates `params` (arrays, or nested lists and dicts of them) in place.
 from fastopt import init, line_search, losses, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
+from fastopt.averaging import EMA, RunningMean
 from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.gradcheck import GradcheckReport, gradcheck
@@ -16,16 +17,21 @@ from fastopt.minimization import LBFGS, LBFGSReport, Minimum, minimize
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
+from fastopt.sam import SAM
 from fastopt.selftest import selftest
+from fastopt.stopping import EarlyStopping
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "LBFGS",
+    "SAM",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
+    "EarlyStopping",
     "GradcheckReport",
     "Info",
     "LBFGSReport",
@@ -35,6 +41,7 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Report",
+    "RunningMean",
     "arena",
     "batches",
     "clip_grad_adaptive_",

@@ -58,7 +58,7 @@ def _read_registry():
         info = &fo_registry[k]
         kernels[info.name.decode()] = (
             k,
-            {98: "before", 114: "rule", 97: "after"}[info.kind],
+            {98: "before", 114: "rule", 97: "after", 112: "pass"}[info.kind],
             tuple([info.buffer[i].decode() for i in range(info.buffers)]),
             tuple([info.coef[i].decode() for i in range(info.coefs)]),
         )
@@ -217,6 +217,8 @@ cdef class Plan:
     cdef readonly tuple names, params, states, averages
     cdef readonly list grads
     cdef readonly bint flush
+    cdef str holder
+    cdef object __weakref__
 
     def __cinit__(
         self, str rule, object template, tuple names, tuple params, tuple states, tuple averages, bint flush
@@ -298,7 +300,7 @@ cdef class Plan:
         cdef fo_call* call
         program.calls = program.edits = 0
         for name, values in calls:
-            kernel, kind, buffers, coefs = _kernels[name]
+            kernel, _, buffers, coefs = _kernels[name]
             call = &program.call[program.calls]
             call.kernel, call.buffers = kernel, len(buffers)
             for i in range(len(buffers)):
@@ -307,7 +309,7 @@ cdef class Plan:
                 program.rule = program.calls
             for coef, value in (<dict>values).items():
                 call.coef[coefs.index(coef)] = value
-            if kind == "before" and buffers[0] == "g":
+            if buffers[0] == "g":
                 program.edits = 1
             program.calls += 1
 
@@ -323,6 +325,27 @@ cdef class Plan:
         """The parameter at this index goes through this program."""
         self.plan.tensors[tensor].program = program
 
+    cdef _claim(self):
+        if not fo_claim(&self.plan):
+            raise RuntimeError(self.holder or "this optimizer is inside a step already: take one step at a time")
+
+    def hold(self, str why):
+        """Claims the plan without a step: until `let_go`, whoever wants it gets a RuntimeError that says why."""
+        self._claim()
+        self.holder = why
+
+    def let_go(self):
+        self.holder = None
+        fo_yield(&self.plan)
+
+    def admit_parameters(self):
+        """Claims the plan with every parameter in the place of its gradient, for a pass that reads nothing else."""
+        cdef Py_ssize_t i
+        self._claim()
+        for i in range(self.plan.count):
+            self.grads[i] = self.params[i]
+            _fill_view(&self.plan.grads[i], self.params[i], not cnp.PyArray_IS_C_CONTIGUOUS(self.params[i]))
+
     def admit(self, object tree, object match):
         """Claims the plan and checks a step's gradients; returns how many are None. `release` ends it.
 
@@ -330,8 +353,7 @@ cdef class Plan:
         parameters, or says what is wrong with it.
         """
         cdef Py_ssize_t i, filled = 0, missing = 0
-        if not fo_claim(&self.plan):
-            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
+        self._claim()
         try:
             if not _collect(self.template, tree, self.grads, &filled):
                 self.grads[:] = match(tree)
@@ -418,6 +440,15 @@ cdef class Plan:
         with nogil:
             applied = fo_step(&self.plan)
         return applied == 1
+
+    def measure(self, str kind):
+        """(norm over all admitted gradients together, whether every element is finite)"""
+        cdef int finite = 1
+        cdef double value
+        cdef int k = _norm_kinds[kind]
+        with nogil:
+            value = fo_norm(self.plan.grads, self.plan.count, k, self.plan.flush, &finite)
+        return value, finite != 0
 
     def report(self, type cls, object applied, object t):
         """cls(applied, norm, t) for a named tuple cls, without its own constructor, which is slow beside a small step."""

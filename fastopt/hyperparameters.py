@@ -163,6 +163,16 @@ class Hyperparameter:
             group[self.name] = admitted
 
 
+class Own(Hyperparameter):
+    """A hyperparameter of something that is no optimizer and keeps it itself."""
+
+    def __get__(self, obj: Any, owner: type) -> Any:
+        return self if obj is None else vars(obj)[self.name]
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        vars(obj)[self.name] = self.admit(value)
+
+
 def hyperparameters(cls: type) -> dict[str, Hyperparameter]:
     """Those of a class and its bases, the class's own first."""
     found: dict[str, Hyperparameter | Removed] = {}

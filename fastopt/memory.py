@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Memory:
         return a
 
 
-def memory_for(params: list[Array], each: int) -> Memory:
+def memory_for(params: Sequence[Array], each: int) -> Memory:
     """Room for `each` arrays like every one of these."""
     return Memory(each * len(params), each * sum(p.nbytes for p in params))
 
@@ -53,3 +54,14 @@ def memory_for(params: list[Array], each: int) -> Memory:
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
     """One array of zeros, in C order, aligned to a cache line."""
     return Memory(1, math.prod(shape) * np.dtype(dtype).itemsize).zeros(shape, dtype)
+
+
+def zeros_for(params: Sequence[Array]) -> list[Array]:
+    """An array of zeros for each."""
+    memory = memory_for(params, 1)
+    return [memory.zeros_like(p) for p in params]
+
+
+def copies_of(params: Sequence[Array]) -> list[Array]:
+    memory = memory_for(params, 1)
+    return [memory.copy(p) for p in params]

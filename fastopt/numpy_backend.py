@@ -41,11 +41,20 @@ class ReferencePlan(_core.Plan):
     def norm(self) -> float | None:
         return self._norm
 
+    def measure(self, kind: _core.Reduction) -> tuple[float, bool]:
+        with _core.subnormals(self.flush), np.errstate(all="ignore"):
+            return reference.norm((g for g in self._flat() if g is not None), getattr(reference, kind))
+
+    def _orders(self) -> list[Any]:
+        return ["C" if p.flags.c_contiguous else "F" for p in self.params]
+
+    def _flat(self) -> list[_core.Array | None]:
+        return [None if g is None else g.ravel(order) for g, order in zip(self.grads, self._orders(), strict=True)]
+
     def run(self) -> bool:
         self._norm: float | None = None
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
-            orders: list[Any] = ["C" if p.flags.c_contiguous else "F" for p in self.params]
-            grads = [None if g is None else g.ravel(order) for g, order in zip(self.grads, orders, strict=True)]
+            orders, grads = self._orders(), self._flat()
             scale = self._sign
             if self._measure:
                 self._norm, finite = reference.norm(g for g in grads if g is not None)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, runtime, state, tree
+from fastopt import _core, accumulation, averaging, lookahead, runtime, state, tree
+from fastopt.accumulation import ACCUMULATED
+from fastopt.cohort import Cohort, Numbers
 from fastopt.hyperparameters import (
     Fixed,
     Group,
@@ -27,6 +30,7 @@ from fastopt.hyperparameters import (
 )
 from fastopt.memory import memory_for
 from fastopt.numpy_backend import ReferencePlan
+from fastopt.parameters import STEPPED, held
 from fastopt.tree import Array, Tree
 
 
@@ -41,30 +45,6 @@ class Report(NamedTuple):
 
 class NonFiniteError(ValueError):
     """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
-
-
-class _Numbers:
-    """Numbers as attributes. Set one by one: CPython reads them faster than those of a SimpleNamespace."""
-
-    def __init__(self, *parts: Mapping[str, Any]) -> None:
-        for part in parts:
-            for name, x in part.items():
-                setattr(self, name, x)
-
-
-class Cohort:
-    """Tensors of one group that have had the same steps, all of the optimizer's but `skipped`, and so share their
-    coefficients."""
-
-    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "skipped")
-
-    def __init__(self, group: int, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
-        self.group = group
-        self.members = members
-        self.skipped = skipped
-        self.scalars = self.advanced = scalars
-        self.h: Any = None
-        self.index = 0
 
 
 class Optimizer:
@@ -97,6 +77,8 @@ class Optimizer:
 
     __slots__ = (
         "__weakref__",
+        "_accumulated",
+        "_accumulation",
         "_carrying",
         "_changing",
         "_cohorts",
@@ -107,6 +89,7 @@ class Optimizer:
         "_grouped",
         "_groups",
         "_hyperparameters",
+        "_lookahead",
         "_maximize",
         "_on_nonfinite",
         "_options",
@@ -217,6 +200,9 @@ class Optimizer:
         self._groups: list[Group] = []
         self._cohorts: list[Cohort] = []
         self._stale = True
+        self._accumulated = False
+        self._accumulation: accumulation.Accumulation | None = None
+        self._lookahead: lookahead.LookAhead | None = None
         self._schedules: list[tuple[Any, str, Any]] = []
         self._common = {
             name: self._hyperparameters[name].admit(given[name])
@@ -237,7 +223,9 @@ class Optimizer:
         """
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError("a group is a dict with 'params': add_group({'params': arrays, 'lr': 1e-4})")
-        self._add([dict(group)])
+        accumulation.refuse_pending(self)
+        with held(self, "a group is being added"):
+            self._add([dict(group)])
 
     def _add(self, additions: list[dict[str, Any]]) -> None:
         """Checks new groups against all that is there, then takes them in."""
@@ -297,14 +285,16 @@ class Optimizer:
         states += zip(*parts, strict=True) if parts else [() for _ in new]
         averages += [memory.copy(p) if averaging else None for p in new]
         backend = _core.Plan if self.backend == "c" else ReferencePlan
-        return backend(
+        plan = backend(
             self.rule, template, tuple(names), tuple(params), tuple(states), tuple(averages), self.flush_subnormals
         )
+        STEPPED.add(plan)
+        return plan
 
     # The step
 
-    def step(self, grads: Tree) -> Report:
-        """Updates the parameters in place with gradients shaped like them.
+    def step(self, grads: Tree = ACCUMULATED) -> Report:
+        """Updates the parameters in place with gradients shaped like them, or with what `accumulate` has gathered.
 
         grads : the structure of params (for groups: a list with one tree per group). Each array has its
             parameter's shape and dtype, and any strides; it is never written. None leaves that parameter,
@@ -313,6 +303,8 @@ class Optimizer:
         Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
         says; parameters, state and counts are then as they were.
         """
+        if self._accumulated or grads is ACCUMULATED:
+            return accumulation.step(self, grads)
         plan = self._plan
         missing = plan.admit(grads, self._match)
         try:
@@ -328,7 +320,7 @@ class Optimizer:
                 h, own = cohort.h, t - cohort.skipped
                 if cohort.scalars:
                     cohort.advanced = self.advance(h, cohort.scalars, own)
-                    h = _Numbers(vars(h), cohort.advanced)
+                    h = Numbers(vars(h), cohort.advanced)
                 if changing := self.coefficients_at(h, own):
                     plan.set_coefficients(cohort.index, changing)
             applied = plan.run()
@@ -347,10 +339,37 @@ class Optimizer:
         report: Report = plan.report(Report, applied, self._t)
         return report
 
+    def accumulate(self, grads: Tree, weight: float = 1.0) -> int:
+        """Gathers the mean gradient of micro-batches for `step()`; returns how many there are now.
+
+        grads : as `step` takes them. None counts as 0, and stays None where every micro-batch has None.
+        weight : of this micro-batch in the mean, such as its number of examples; > 0.
+        """
+        return accumulation.accumulate(self, grads, weight)
+
+    def discard_accumulated(self) -> None:
+        """Forgets what `accumulate` has gathered."""
+        self._accumulated = False
+
+    def lookahead(self) -> AbstractContextManager[None]:
+        """Has the parameters at Nesterov's look-ahead point inside a with block; of SGD with momentum only.
+
+        The gradients for the coming step are computed there. The block leaves the parameters bit for bit as they
+        were, also after an exception; inside it steps, groups, loading and another such block raise RuntimeError.
+        """
+        return lookahead.lookahead(self)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Has the averages that `average=` keeps in the parameters inside a with block, to evaluate or save them.
+
+        As with `lookahead`, what the parameters were comes back bit for bit, and steps inside raise RuntimeError.
+        """
+        return averaging.averaged(self)
+
     def _prepare(self) -> None:
         """Turns hyperparameters into numbers, and these into programs: when they have changed."""
         self._current_options = dict(self._options)
-        self._current = [_Numbers(group._values, self._fixed) for group in self._groups]
+        self._current = [Numbers(group._values, self._fixed) for group in self._groups]
         self._schedules = [(None, name, x) for name, x in self._options.items() if _scheduled(x)]
         for numbers, group in zip(self._current, self._groups, strict=True):
             self._schedules += [(numbers, name, x) for name, x in group._values.items() if _scheduled(x)]

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "adagrad", "adam", "amsgrad", "average", "axpby", "clamp", "decay", "dot", "l1", "l2", "max_abs", "momentum",
-    "nadam", "nesterov", "norm", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum",
-    "rmsprop_momentum", "scale", "sgd", "sum_abs", "sum_squares",
+    "adagrad", "adam", "amsgrad", "average", "axpby", "clamp", "decay", "dot", "l1", "l2", "max_abs", "mean",
+    "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prox_l1", "rmsprop",
+    "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum", "scale", "sgd", "sign", "sum_abs",
+    "sum_squares",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -61,6 +62,23 @@ def prox_l1(p: Array, one: float, threshold: float) -> None:
 
 def average(average: Array, p: Array, decay: float, gain: float) -> None:
     average[...] = decay * average + gain * p
+
+
+def sign(g: Array, one: float) -> None:
+    x = one * g
+    g[...] = np.where(x > 0, 1, np.where(x < 0, -1, x))
+
+
+def perturb(p: Array, g: Array, scale: float) -> None:
+    p[...] = p + scale * g
+
+
+def perturb_adaptive(p: Array, g: Array, scale: float) -> None:
+    p[...] = p + scale * (p * g)
+
+
+def mean(average: Array, g: Array, gain: float) -> None:
+    average[...] = average + gain * (g - average)
 
 
 # Update rules, csrc/rules.h

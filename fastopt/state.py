@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt import _core, schedules
+from fastopt import _core, accumulation, schedules
 from fastopt.hyperparameters import boolean, one_of
+from fastopt.parameters import held
 from fastopt.schedules.restore import Restored
 from fastopt.tree import Array
 
@@ -37,6 +38,7 @@ def save(opt: Optimizer) -> dict[str, Any]:
         },
         "state": state,
         "averages": averages,
+        "accumulation": accumulation.save(opt),
     }
 
 
@@ -50,14 +52,16 @@ def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
             values.append(_restored(opt, here, theirs, restored_schedules, problems))
         values.append(_restored(opt, opt._options, saved["options"], restored_schedules, problems))
         problems += _policy(saved["options"], values[-1]) + restored_schedules.problems()
+        problems += accumulation.check(opt, saved["accumulation"])
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
-    opt.on_nonfinite = saved["options"]["on_nonfinite"]
-    opt.maximize = saved["options"]["maximize"]
-    for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
-        target.update(restored)
-    restored_schedules.commit()
-    _write(opt, saved)
+    with held(opt, "a state is being loaded"):
+        opt.on_nonfinite = saved["options"]["on_nonfinite"]
+        opt.maximize = saved["options"]["maximize"]
+        for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
+            target.update(restored)
+        restored_schedules.commit()
+        _write(opt, saved)
 
 
 def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
@@ -72,6 +76,7 @@ def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
             average[...] = saved["averages"][name]
         counts.append((entry["t"], {scalar: entry[scalar] for scalar in opt.initial_scalars}))
     opt._restore_counts(saved["t"], counts)
+    accumulation.load(opt, saved["accumulation"])
 
 
 def _copy(a: Array) -> Array:

@@ -20,6 +20,7 @@ from tests.cases import CASES
 ROOT = Path(__file__).parent.parent
 EXTENSION = Path(_core.__file__)
 RULES = [name for name, (kind, _, _) in _core.KERNELS.items() if kind == "rule"]
+PASSES = [name for name, (kind, _, _) in _core.KERNELS.items() if kind == "pass"]
 CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 
 
@@ -51,7 +52,7 @@ def test_every_stage_has_kernel_and_case() -> None:
     stages = [name for name in _core.KERNELS if name not in RULES]
     source = (ROOT / "csrc/stages.h").read_text()
     assert sorted(re.findall(r"^KERNEL\((\w+)\)", source, re.M)) == sorted(stages)
-    used = {"scale"}
+    used = {"scale", *PASSES}
     for case in CASES:
         opt = case.make([np.ones(1)])
         seen: list[Any] = []
@@ -69,6 +70,12 @@ def test_every_stage_has_kernel_and_case() -> None:
         opt.step([np.ones(1)])
         used |= set(seen)
     assert used == set(_core.KERNELS)
+
+
+def test_every_pass_is_run_by_a_module() -> None:
+    modules = [path for path in (ROOT / "fastopt").glob("*.py") if path.name != "reference.py"]
+    source = "".join(path.read_text() for path in modules)
+    assert [name for name in PASSES if f'"{name}"' not in source] == []
 
 
 def test_every_class_has_a_case_and_is_exported() -> None:
