@@ -28,15 +28,22 @@ Betas: TypeAlias = tuple[Scalar, Scalar]
 Check: TypeAlias = Callable[[str, float], None]
 
 
+NO_NUMBERS = bool, np.bool_, np.timedelta64
+"""What Python or NumPy counts among the integers."""
+
+
 def number(name: str, value: Any, expected: str = "a number") -> float:
     """A Python float from any real scalar or 0-d array."""
     if type(value) is float:
         return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected {expected}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float: expected {expected}") from None
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -71,6 +78,14 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}: expected a whole number")
+    if value < least:
+        raise ValueError(f"{name} is {value!r}: expected {least} or larger")
+    return int(value)
+
+
 def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}")
@@ -85,6 +100,17 @@ def at_least_0(name: str, x: float) -> None:
 def above_0(name: str, x: float) -> None:
     if not 0 < x < math.inf:
         raise ValueError(f"{name} is {x!r}: expected a finite number larger than 0 (None turns it off)")
+
+
+SCALES = 2.0**-126, 2.0**126
+"""Scales of a loss: they and their reciprocals are normal numbers in float32."""
+
+
+def scale_in_range(value: Any, name: str = "grad_scale") -> float:
+    x = number(name, value)
+    if not SCALES[0] <= x <= SCALES[1]:
+        raise ValueError(f"{name} is {x!r}: expected a number from 2**-126 to 2**126")
+    return x
 
 
 def from_0_below_1(name: str, x: float) -> None:
