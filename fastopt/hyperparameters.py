@@ -78,14 +78,6 @@ def boolean(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is {value!r}: expected a whole number")
-    if value < least:
-        raise ValueError(f"{name} is {value!r}: expected {least} or larger")
-    return int(value)
-
-
 def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"{name} is {value!r}: expected one of {', '.join(map(repr, choices))}")

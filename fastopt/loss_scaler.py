@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.hyperparameters import SCALES, count, number, scale_in_range
+from fastopt.hyperparameters import SCALES, number, scale_in_range, whole
 from fastopt.optimizer import Report
 
 
@@ -42,7 +42,7 @@ class LossScaler:
         self.backoff_factor = number("backoff_factor", backoff_factor)
         if not 0 < self.backoff_factor < 1:
             raise ValueError(f"backoff_factor is {self.backoff_factor!r}: expected a number in (0, 1)")
-        self.growth_interval = count("growth_interval", growth_interval, 1)
+        self.growth_interval = whole("growth_interval", growth_interval, 1)
         self._applied = 0
 
     @property
@@ -89,7 +89,7 @@ class LossScaler:
         try:
             constants = {name: saved[name] for name in ("growth_factor", "backoff_factor", "growth_interval")}
             other = LossScaler(saved["scale"], **constants)
-            applied = count("applied", saved["applied"], 0)
+            applied = whole("applied", saved["applied"], 0)
         except TypeError as error:
             raise ValueError(f"saved does not fit: {error}") from None
         for name in ("_scale", *constants):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt import _core, memory, reference
-from fastopt.hyperparameters import count
+from fastopt.hyperparameters import whole
 from fastopt.numpy_backend import ReferenceVectors
 from fastopt.tree import Array
 
@@ -46,7 +46,7 @@ def selftest(seed: int = 0) -> SelfTest:
 
     Takes a few seconds and touches nothing outside itself. Returns a report that is true when all bits are equal.
     """
-    seed = count("seed", seed, 0)
+    seed = whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     started, before = time.perf_counter(), _core.active_isa()
     checks, failures = 0, []

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ junk = st.recursive(
 
 FUNCTIONS: dict[str, dict[str, Any]] = {
     "arena": {"arrays": [np.ones(3)]},
+    "batches": {"n": 10, "size": 3, "rng": 0},
+    "clip_grad_adaptive_": {"grads": [np.ones(3)], "params": [np.ones(3)]},
     "clip_grad_norm_": {"grads": [np.ones(3)], "max_norm": 1.0},
     "clip_grad_value_": {"grads": [np.ones(3)], "clip_value": 1.0},
     "global_norm": {"grads": [np.ones(3)]},
@@ -101,9 +104,23 @@ FUNCTIONS: dict[str, dict[str, Any]] = {
     "selftest": {},
     "set_num_threads": {"n": 2},
     "subnormals": {},
+    "init.he_normal": {"shape": (3, 2), "rng": 0},
+    "init.xavier_uniform": {"shape": (3, 2), "rng": 0},
+    "losses.mse": {"prediction": np.ones(3), "target": np.zeros(3)},
+    "losses.huber": {"prediction": np.ones(3), "target": np.zeros(3)},
+    "losses.sparse_cross_entropy": {"logits": np.ones((3, 2)), "classes": np.zeros(3, int)},
+    "schedules.constant": {"v": 0.1},
+    "schedules.cosine": {"v": 0.1, "steps": 10},
+    "schedules.linear": {"v": 0.1, "end": 0.0, "steps": 10},
+    "schedules.ReduceOnPlateau": {"v": 0.1},
 }
 # What an error calls a tree, where it does not say the argument's name.
-TREES = {"params": "parameter", "grads": "gradient", "arrays": "array|'0'|tree|parameter", "saved": "state"}
+TREES = {
+    "params": "parameter",
+    "grads": "gradient|clipped|norm",
+    "arrays": "array|'0'|tree|parameter",
+    "saved": "state",
+}
 
 
 def names_of(function: Any) -> list[str]:
@@ -129,11 +146,12 @@ def refused(act: Callable[[], Any], *more: type[Exception]) -> str:
     return ""
 
 
+def public(name: str) -> Any:
+    return attrgetter(name)(fastopt)
+
+
 ARGUMENTS = [
-    (name, argument)
-    for name in sorted(fastopt.__all__)
-    if callable(getattr(fastopt, name)) and (name in FUNCTIONS or getattr(fastopt, name) in CLASSES)
-    for argument in names_of(getattr(fastopt, name))
+    (name, argument) for name in [*(cls.__name__ for cls in CLASSES), *FUNCTIONS] for argument in names_of(public(name))
 ]
 
 
@@ -148,7 +166,7 @@ def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(("function", "argument"), ARGUMENTS)
 @given(value=junk)
 def test_an_argument_of_a_function(function: str, argument: str, value: Any) -> None:
-    target = getattr(fastopt, function)
+    target = public(function)
     valid = {"params": [np.ones(3), np.ones(2)]} if target in CLASSES else copy.deepcopy(FUNCTIONS[function])
     if function == "SGD":
         valid["lr"] = 0.1
