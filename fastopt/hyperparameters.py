@@ -133,7 +133,8 @@ class Hyperparameter:
             return None
         if not self.pair:
             return self._admit_one(self.name, value)
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        # An array without dimensions has the method, and refuses.
+        if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
             raise TypeError(f"{self.name} is {value!r}: expected a pair, like (0.9, 0.999)")
         members = tuple(value)
         if len(members) != 2:
