@@ -15,7 +15,7 @@ UNUSED = (
     "it adds to lane[half], which is not read again: the same result. What it reads past the lanes, where half is 8, "
     "tools/sanitize.sh address sees"
 )
-SUM = "equal numbers are the same but for -0, which a sum of squares never is"
+SUM = "equal numbers are the same but for -0, which only a hand can put into v_max"
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
 
 PROVED = [
@@ -35,7 +35,6 @@ PROVED = [
         "norms",
         *(f"#define LARGER(a, b) ((b) != (b) ? (b) : (b) {more} (a) ? (b) : (a))" for more in (">", ">=")),
     ),
-    (SUM, RULES, "amsgrad", *(f"const real larger = v[i] {more} before ? v[i] : before;" for more in (">", ">="))),
     (SUM, TWINS, "amsgrad", *(f"larger = np.where(v {more} before, v, before)" for more in (">", ">="))),
     *(
         (BORDER, STAGES, kernel, *(f"const real lower = x {less} -{limit} ? -{limit} : x;" for less in ("<", "<=")))

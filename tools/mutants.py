@@ -180,8 +180,12 @@ def _statements(body: str) -> Iterator[tuple[int, int]]:
     """Where the right sides of assignments and results are."""
     right = r"(?:=|\breturn\b) (?P<value>[^={\n].*?)(?:;?[ \\]*)$"
     for found in re.finditer(rf"^(?!\s*(?:for|#)\b)[^=\n]*?{right}", body, re.M):
-        yield found.start("value"), found.end("value")
-    for found in re.finditer(r"^#define \w+\(a, b\) (.*)$", body, re.M):
+        start = found.start("value")
+        for comma in re.finditer(r", \*?\w+ = ", found["value"]):
+            yield start, found.start("value") + comma.start()
+            start = found.start("value") + comma.end()
+        yield start, found.end("value")
+    for found in re.finditer(r"^#define \w+\((?:\w|, )*\) (\(.*\))$", body, re.M):
         yield found.start(1), found.end(1)
     for found in re.finditer(r"^REDUCTION\(\w+, x, (.*), \w+\)$", body, re.M):
         yield found.start(1), found.end(1)
