@@ -116,6 +116,8 @@ int fo_slot(int kernel, int buffer);
 /* A parameter with its state, contiguous and aligned; its gradient is views[same index]. */
 typedef struct {
     char *slot[FO_SLOT_STATE + FO_MAX_BUFFERS];
+    ptrdiff_t size;          /* this and dtype, by NumPy's number, are the door's: as it found the parameter */
+    int dtype;
     ptrdiff_t first_block;   /* of its blocks in parts */
     ptrdiff_t position;      /* step.c's: where it begins when all tensors lie end to end */
     int program;
@@ -142,6 +144,7 @@ typedef struct {
     fo_trial trial;
     double max_norm;     /* infinite: do not clip */
     double sign;         /* -1 to maximize */
+    double unscale;      /* what gradients are multiplied by first; their norm is measured after that */
     int flush;
     int measure;         /* compute the norm first, and refuse the step where it is not finite */
     double norm;         /* out: the norm, where measured */

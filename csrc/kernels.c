@@ -82,6 +82,13 @@ const fo_kernel_info fo_registry[FO_KERNEL_COUNT] = {
     FO_STAGES_BEFORE(BEFORE) FO_RULES(RULE) FO_STAGES_AFTER(AFTER) FO_PASSES(PASS_OF_ITS_OWN)
 };
 
+#define FITS(kernel) \
+    _Static_assert((0 FO_##kernel(COUNT, COUNT, NONE)) <= FO_MAX_BUFFERS, "raise FO_MAX_BUFFERS"); \
+    _Static_assert((0 FO_##kernel(NONE, NONE, COUNT)) <= FO_MAX_COEFS, "raise FO_MAX_COEFS");
+FO_KERNELS(FITS)
+/* A program has every stage but scale at most once, and its rule. */
+_Static_assert(FO_STAGES_BEFORE(COUNT) FO_STAGES_AFTER(COUNT) <= FO_MAX_CALLS, "raise FO_MAX_CALLS");
+
 /* A rule lists p, g and then its state; a stage names p, g or average. */
 int fo_slot(int kernel, int buffer)
 {

@@ -355,18 +355,19 @@ static int measure(fo_plan *plan, work *w)
         run_all(w);
         total = sum_of_parts(plan);
     }
-    plan->norm = norm_of(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL, &finite);
+    plan->norm = norm_of(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL, &finite)
+        * plan->unscale;
     const int clipping = isfinite(plan->max_norm);
     if (!finite || (clipping && !isfinite(plan->norm)))
         return 0;
     if (clipping && plan->norm > plan->max_norm)
-        w->scale = plan->sign * (plan->max_norm / plan->norm);
+        w->scale *= plan->max_norm / plan->norm;
     return 1;
 }
 
 static int step(fo_plan *plan, work *w)
 {
-    w->scale = plan->sign;
+    w->scale = plan->sign * plan->unscale;
     if (plan->measure && !measure(plan, w))
         return 0;
     w->measuring = 0;

@@ -13,6 +13,7 @@ from fastopt.averaging import EMA, RunningMean
 from fastopt.batches import batches
 from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
 from fastopt.gradcheck import GradcheckReport, gradcheck
+from fastopt.loss_scaler import LossScaler
 from fastopt.minimization import LBFGS, LBFGSReport, Minimum, minimize
 from fastopt.optimizer import NonFiniteError, Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
@@ -35,6 +36,7 @@ __all__ = [
     "GradcheckReport",
     "Info",
     "LBFGSReport",
+    "LossScaler",
     "Minimum",
     "NAdam",
     "NonFiniteError",

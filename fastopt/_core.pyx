@@ -142,7 +142,9 @@ cdef class subnormals:
     cdef int flush
     cdef list before
 
-    def __init__(self, bint flush=True):
+    def __init__(self, flush=True):
+        if not isinstance(flush, (bool, np.bool_)):
+            raise TypeError(f"flush is {flush!r}: expected True or False")
         self.flush = flush
         self.before = []
 
@@ -199,6 +201,32 @@ cdef bint _collect(object template, object tree, list leaves, Py_ssize_t* filled
     return False
 
 
+cdef _count(opt, list stepped, bint missing):
+    """Counts a step that was applied to these cohorts."""
+    opt._t += 1
+    if missing or opt._carrying:
+        for cohort in opt._cohorts:
+            if cohort in stepped:
+                cohort.scalars = cohort.advanced
+            else:
+                cohort.skipped += 1
+
+
+cdef _made(type cls, bint applied, norm, t, skipped):
+    """cls(applied, norm, t, skipped) for a named tuple, without its own constructor, which is slow beside a small step."""
+    cdef object made = PyType_GenericAlloc(cls, 4)
+    _put(made, 0, bool(applied))
+    _put(made, 1, norm)
+    _put(made, 2, t)
+    _put(made, 3, skipped)
+    return made
+
+
+cdef inline _put(made, Py_ssize_t i, x):
+    Py_INCREF(x)
+    PyTuple_SET_ITEM(made, i, x)
+
+
 cdef class Plan:
     """The parameters of one optimizer, their state, and the programs that update them.
 
@@ -231,7 +259,7 @@ cdef class Plan:
         self.grads = [None] * len(params)
         self.plan.flush = flush
         self.plan.count = len(params)
-        self.plan.max_norm, self.plan.sign = <double>INFINITY, 1
+        self.plan.max_norm, self.plan.sign, self.plan.unscale = <double>INFINITY, 1, 1
         self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
         self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
         self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
@@ -239,6 +267,8 @@ cdef class Plan:
             raise MemoryError
         for i in range(self.plan.count):
             self.plan.tensors[i].first_block = blocks
+            self.plan.tensors[i].size = params[i].size
+            self.plan.tensors[i].dtype = cnp.PyArray_TYPE(params[i])
             blocks += (params[i].size + FO_CHUNK - 1) // FO_CHUNK
             self.plan.elements += params[i].size
             self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
@@ -346,6 +376,29 @@ cdef class Plan:
             self.grads[i] = self.params[i]
             _fill_view(&self.plan.grads[i], self.params[i], not cnp.PyArray_IS_C_CONTIGUOUS(self.params[i]))
 
+    def step(self, opt, object tree, type report, double unscale):
+        """A step of opt with its gradients times unscale: a report(applied, norm, steps, skipped).
+
+        No bytecode, and so no handler of a signal, runs between the writing of parameters and the counts.
+        """
+        cdef bint applied = False
+        cdef object norm = None
+        cdef Py_ssize_t missing = self.admit(tree, opt._match)
+        self.plan.unscale = unscale
+        try:
+            stepped = opt._ready(missing)
+            if stepped:
+                applied = self.run()
+                norm = self.norm
+                if applied:
+                    _count(opt, stepped, missing)
+                else:
+                    opt._refuse()
+                    opt._skipped += 1
+        finally:
+            self.release()
+        return _made(report, applied, norm, opt._t, opt._skipped)
+
     def admit(self, object tree, object match):
         """Claims the plan and checks a step's gradients; returns how many are None. `release` ends it.
 
@@ -395,7 +448,29 @@ cdef class Plan:
             self._refuse_written(i, g)
             view.checked = <char*>cnp.PyArray_DATA(a)
         _fill_view(view, a, fortran)
+        self._confirm(i)
         return False
+
+    cdef int _confirm(self, Py_ssize_t i) except -1:
+        """Refuses a parameter whose array is no more what was checked when the plan was made."""
+        cdef fo_tensor* tensor = &self.plan.tensors[i]
+        cdef cnp.ndarray p = <cnp.ndarray>(<tuple>self.params)[i]
+        if cnp.PyArray_DATA(p) != tensor.slot[FO_SLOT_P] or cnp.PyArray_SIZE(p) != tensor.size \
+                or cnp.PyArray_TYPE(p) != tensor.dtype:
+            raise ValueError(
+                f"parameter {self.names[i]!r} has another size, dtype or place in memory than when the optimizer was "
+                "made (ndarray.resize?): make a new optimizer"
+            )
+        if not cnp.PyArray_ISWRITEABLE(p):
+            raise ValueError(
+                f"parameter {self.names[i]!r} has become read-only and is to be updated in place: make it writable again"
+            )
+        return 0
+
+    def confirm(self):
+        """Refuses parameters whose arrays are no more what was checked when the plan was made."""
+        for i in range(self.plan.count):
+            self._confirm(i)
 
     cdef _refuse_written(self, Py_ssize_t i, object g):
         """A gradient that shares memory with what the step writes would change under it."""
@@ -450,16 +525,10 @@ cdef class Plan:
             value = fo_norm(self.plan.grads, self.plan.count, k, self.plan.flush, &finite)
         return value, finite != 0
 
-    def report(self, type cls, object applied, object t):
-        """cls(applied, norm, t) for a named tuple cls, without its own constructor, which is slow beside a small step."""
-        cdef object made = PyType_GenericAlloc(cls, 3), norm = self.norm
-        Py_INCREF(applied)
-        PyTuple_SET_ITEM(made, 0, applied)
-        Py_INCREF(norm)
-        PyTuple_SET_ITEM(made, 1, norm)
-        Py_INCREF(t)
-        PyTuple_SET_ITEM(made, 2, t)
-        return made
+    @property
+    def unscale(self):
+        """What the gradients of this step are multiplied by first."""
+        return self.plan.unscale
 
     @property
     def norm(self):
@@ -472,61 +541,6 @@ cdef class Plan:
         for i in range(self.plan.count):
             self.grads[i] = None
         fo_yield(&self.plan)
-
-
-# Free gradients: fastopt/clipping.py
-
-
-cdef class _Views:
-    cdef fo_view* views
-    cdef Py_ssize_t count
-    cdef list arrays
-
-    def __cinit__(self, list arrays):
-        cdef Py_ssize_t i
-        self.arrays = arrays
-        self.count = len(arrays)
-        self.views = <fo_view*>calloc(max(1, len(arrays)), sizeof(fo_view))
-        if not self.views:
-            raise MemoryError
-        for i in range(self.count):
-            a = arrays[i]
-            _fill_view(&self.views[i], a, cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a))
-
-    def __dealloc__(self):
-        free(self.views)
-
-
-def check_gradients(names, list arrays, bint write):
-    """The door for gradients on their own; with `write`, they must be writable and not overlap."""
-    for name, a in zip(names, arrays):
-        what = f"gradient {name!r}"
-        _check_array(what, a)
-        if write and not cnp.PyArray_ISWRITEABLE(a):
-            raise ValueError(
-                f"{what} is read-only and is to be clipped in place: pass a writable copy, "
-                "or let the optimizer clip with clip_norm= or clip_value="
-            )
-    if write:
-        _refuse_overlap("gradient", names, arrays)
-
-
-def norm(list arrays, str kind, bint flush=True):
-    """(norm over all arrays together, whether every element is finite)"""
-    cdef int finite = 1
-    cdef double value
-    cdef _Views v = _Views(arrays)
-    cdef int k = _norm_kinds[kind]
-    with nogil:
-        value = fo_norm(v.views, v.count, k, flush, &finite)
-    return value, finite != 0
-
-
-def rewrite(list arrays, double factor, double bound, bint flush=True):
-    """a *= factor, clamped to [-bound, bound], in place, any strides."""
-    cdef _Views v = _Views(arrays)
-    with nogil:
-        fo_rewrite(v.views, v.count, factor, bound, flush)
 
 
 def run_kernel(str name, list buffers, list coefs, bint flush=True):
@@ -550,5 +564,6 @@ def run_kernel(str name, list buffers, list coefs, bint flush=True):
         fo_run(id, dtype, n, buf, coef, flush)
 
 
+include "gradients.pxi"
 include "vectors.pxi"
 include "losses.pxi"

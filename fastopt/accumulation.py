@@ -98,7 +98,7 @@ def refuse_pending(opt: Optimizer) -> None:
         )
 
 
-def step(opt: Optimizer, grads: Tree) -> Report:
+def step(opt: Optimizer, grads: Tree, grad_scale: float | None) -> Report:
     """The step with what was accumulated, or why there is none."""
     if grads is not ACCUMULATED:
         refuse_pending(opt)
@@ -108,7 +108,7 @@ def step(opt: Optimizer, grads: Tree) -> Report:
     memory.plan.hold("a step is applying what was accumulated: accumulate after it")
     opt._accumulated = False
     try:
-        return opt.step(memory.gradients())
+        return opt.step(memory.gradients(), grad_scale=grad_scale)
     except BaseException:
         opt._accumulated = opt.t == t
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastopt import tree
+from fastopt.hyperparameters import boolean
 from fastopt.memory import Memory
 from fastopt.tree import Array, Tree
 
@@ -23,6 +24,7 @@ def arena(arrays: Tree, zeros: bool = False) -> tuple[Array, Tree]:
         flat, grads = fastopt.arena(params, zeros=True)
         opt = fastopt.AdamW(block)          # opt.step(flat), after the model has written to grads
     """
+    zeros = boolean("zeros", zeros)
     leaves = tree.flatten(arrays)
     tree.check_leaves(leaves)
     for name, a in leaves:

@@ -7,15 +7,14 @@ and without writing to the gradients.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from fastopt import _core, tree
-from fastopt.hyperparameters import above_0, number
+from fastopt.hyperparameters import above_0, boolean, number
 from fastopt.tree import Array, Tree
 
-_KINDS: dict[Any, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}
+_KINDS: dict[float, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}
 
 
 def global_norm(grads: Tree, norm_type: float = 2) -> float:
@@ -53,6 +52,8 @@ def clip_grad_norm_(
     limit = number("max_norm", max_norm)
     above_0("max_norm", limit)
     kind = _kind(norm_type)
+    error_if_nonfinite = boolean("error_if_nonfinite", error_if_nonfinite)
+    per_tensor = boolean("per_tensor", per_tensor)
     names, arrays = _arrays(grads, write=True)
     parts = [[a] for a in arrays] if per_tensor else [arrays]
     norms = [_core.norm(part, kind)[0] for part in parts]
@@ -130,13 +131,14 @@ def _unit_norms(a: Array, unit_axis: int) -> Array:
 
 
 def _arrays(grads: Tree, write: bool) -> tuple[list[str], list[Array]]:
-    leaves = [(name, g) for name, g in tree.flatten(grads) if g is not None]
+    leaves = [(name, g) for name, g in tree.flatten(grads, what="gradient") if g is not None]
     names, arrays = [name for name, _ in leaves], [g for _, g in leaves]
     _core.check_gradients(names, arrays, write)
     return names, arrays
 
 
 def _kind(norm_type: float) -> _core.Reduction:
-    if norm_type not in _KINDS:
+    kind = _KINDS.get(number("norm_type", norm_type, "1, 2 or infinity"))
+    if kind is None:
         raise ValueError(f"norm_type is {norm_type!r}: expected 1, 2 or infinity")
-    return _KINDS[norm_type]
+    return kind

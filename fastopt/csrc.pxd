@@ -72,6 +72,8 @@ cdef extern from "fastopt.h" nogil:
     int fo_slot(int kernel, int buffer)
     ctypedef struct fo_tensor:
         char** slot
+        Py_ssize_t size
+        int dtype
         Py_ssize_t first_block
         int program
     ctypedef struct fo_plan:
@@ -87,6 +89,7 @@ cdef extern from "fastopt.h" nogil:
         int always_pool
         double max_norm
         double sign
+        double unscale
         int flush
         int measure
         double norm

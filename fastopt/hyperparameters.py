@@ -28,15 +28,22 @@ Betas: TypeAlias = tuple[Scalar, Scalar]
 Check: TypeAlias = Callable[[str, float], None]
 
 
+NO_NUMBERS = bool, np.bool_, np.timedelta64
+"""What Python or NumPy counts among the integers."""
+
+
 def number(name: str, value: Any, expected: str = "a number") -> float:
     """A Python float from any real scalar or 0-d array."""
     if type(value) is float:
         return value
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}, a {type(value).__name__}: expected {expected}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float: expected {expected}") from None
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:
@@ -87,6 +94,17 @@ def above_0(name: str, x: float) -> None:
         raise ValueError(f"{name} is {x!r}: expected a finite number larger than 0 (None turns it off)")
 
 
+SCALES = 2.0**-126, 2.0**126
+"""Scales of a loss: they and their reciprocals are normal numbers in float32."""
+
+
+def scale_in_range(value: Any, name: str = "grad_scale") -> float:
+    x = number(name, value)
+    if not SCALES[0] <= x <= SCALES[1]:
+        raise ValueError(f"{name} is {x!r}: expected a number from 2**-126 to 2**126")
+    return x
+
+
 def from_0_below_1(name: str, x: float) -> None:
     if not 0 <= x < 1:
         raise ValueError(f"{name} is {x!r}: expected a number in [0, 1)")
@@ -115,7 +133,8 @@ class Hyperparameter:
             return None
         if not self.pair:
             return self._admit_one(self.name, value)
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        # An array without dimensions has the method, and refuses.
+        if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
             raise TypeError(f"{self.name} is {value!r}: expected a pair, like (0.9, 0.999)")
         members = tuple(value)
         if len(members) != 2:

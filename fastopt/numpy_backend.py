@@ -34,9 +34,6 @@ class ReferencePlan(_core.Plan):
             self._assigned = [0] * len(self.params)
         self._assigned[tensor] = program
 
-    def report(self, cls: Any, applied: bool, t: int) -> Any:
-        return cls(applied, self._norm, t)
-
     @property
     def norm(self) -> float | None:
         return self._norm
@@ -55,9 +52,10 @@ class ReferencePlan(_core.Plan):
         self._norm: float | None = None
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
             orders, grads = self._orders(), self._flat()
-            scale = self._sign
+            scale = self._sign * self.unscale
             if self._measure:
-                self._norm, finite = reference.norm(g for g in grads if g is not None)
+                norm, finite = reference.norm(g for g in grads if g is not None)
+                self._norm = norm * self.unscale
                 clipping = math.isfinite(self._max_norm)
                 if not finite or (clipping and not math.isfinite(self._norm)):
                     return False

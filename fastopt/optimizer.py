@@ -25,6 +25,7 @@ from fastopt.hyperparameters import (
     from_0_below_1,
     hyperparameters,
     one_of,
+    scale_in_range,
     show,
     unknown_keyword,
 )
@@ -36,11 +37,12 @@ from fastopt.tree import Array, Tree
 
 class Report(NamedTuple):
     """What a step did: whether it was applied, the 2-norm of all gradients (None where neither clipping
-    nor `on_nonfinite` asked for it), and the number of steps applied so far."""
+    nor `on_nonfinite` asked for it), and how many steps were applied and how many skipped so far."""
 
     applied: bool
     grad_norm: float | None
     step: int
+    skipped: int
 
 
 class NonFiniteError(ValueError):
@@ -95,6 +97,7 @@ class Optimizer:
         "_options",
         "_plan",
         "_schedules",
+        "_skipped",
         "_stale",
         "_t",
         "_threads",
@@ -197,6 +200,7 @@ class Optimizer:
         self.maximize = given["maximize"]
         self.threads = given["threads"]
         self._t = 0
+        self._skipped = 0
         self._groups: list[Group] = []
         self._cohorts: list[Cohort] = []
         self._stale = True
@@ -230,6 +234,8 @@ class Optimizer:
     def _add(self, additions: list[dict[str, Any]]) -> None:
         """Checks new groups against all that is there, then takes them in."""
         old = self._plan if self._groups else None
+        if old:
+            old.confirm()
         names = list(old.names) if old else []
         params = list(old.params) if old else []
         unnamed = sum(_unnamed(group["params"]) for group in self._groups)
@@ -260,7 +266,7 @@ class Optimizer:
         for group, indices in zip(groups, members, strict=True):
             self._cohorts.append(Cohort(len(self._groups), indices, self._t, dict(self.initial_scalars)))
             self._groups.append(group)
-        self._assign()
+        self._stale = True
 
     def _check_groups(self, groups: list[Group]) -> None:
         """Refuses values that the optimizer's construction rules out, alone or together."""
@@ -293,51 +299,50 @@ class Optimizer:
 
     # The step
 
-    def step(self, grads: Tree = ACCUMULATED) -> Report:
+    def step(self, grads: Tree = ACCUMULATED, *, grad_scale: float | None = None) -> Report:
         """Updates the parameters in place with gradients shaped like them, or with what `accumulate` has gathered.
 
         grads : the structure of params (for groups: a list with one tree per group). Each array has its
             parameter's shape and dtype, and any strides; it is never written. None leaves that parameter,
             its state and its step count alone.
+        grad_scale : what the loss was multiplied by, from 2**-126 to 2**126. The gradients are first multiplied by
+            1/grad_scale, exactly for powers of two, so that clipping and `grad_norm` see the true ones; the check for
+            NaN and infinity sees them as they come. See :class:`fastopt.LossScaler`.
 
         Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
-        says; parameters, state and counts are then as they were.
+        says; parameters, state and counts are then as they were. A signal, such as a KeyboardInterrupt, comes before
+        or after a whole step.
         """
         if self._accumulated or grads is ACCUMULATED:
-            return accumulation.step(self, grads)
-        plan = self._plan
-        missing = plan.admit(grads, self._match)
-        try:
-            cohorts = self._part() if missing else self._cohorts
-            if not cohorts:
-                return Report(False, None, self._t)
-            if self._stale:
-                self._prepare()
-            elif self._schedules:
-                self._follow()
-            t = self._t + 1
-            for cohort in cohorts if self._changing else ():
-                h, own = cohort.h, t - cohort.skipped
-                if cohort.scalars:
-                    cohort.advanced = self.advance(h, cohort.scalars, own)
-                    h = Numbers(vars(h), cohort.advanced)
-                if changing := self.coefficients_at(h, own):
-                    plan.set_coefficients(cohort.index, changing)
-            applied = plan.run()
-            if not applied and self._on_nonfinite != "skip":
-                raise NonFiniteError(_first_nonfinite(plan))
-        finally:
-            plan.release()
-        if applied:
-            self._t = t
-            if missing:
-                for cohort in self._cohorts:
-                    cohort.skipped += cohort not in cohorts
-            if self._carrying:
-                for cohort in cohorts:
-                    cohort.scalars = cohort.advanced
-        report: Report = plan.report(Report, applied, self._t)
+            return accumulation.step(self, grads, grad_scale)
+        report: Report = self._plan.step(
+            self, grads, Report, 1.0 if grad_scale is None else 1 / scale_in_range(grad_scale)
+        )
         return report
+
+    def _ready(self, missing: int) -> list[Cohort]:
+        """The cohorts that the admitted gradients step, once their coefficients are in the plan."""
+        cohorts = self._part() if missing else self._cohorts
+        if not cohorts:
+            return cohorts
+        if self._stale:
+            self._prepare()
+        elif self._schedules:
+            self._follow()
+        t = self._t + 1
+        for cohort in cohorts if self._changing else ():
+            h, own = cohort.h, t - cohort.skipped
+            if cohort.scalars:
+                cohort.advanced = self.advance(h, cohort.scalars, own)
+                h = Numbers(vars(h), cohort.advanced)
+            if changing := self.coefficients_at(h, own):
+                self._plan.set_coefficients(cohort.index, changing)
+        return cohorts
+
+    def _refuse(self) -> None:
+        """What happens when the plan has refused a step."""
+        if self._on_nonfinite != "skip":
+            raise NonFiniteError(_first_nonfinite(self._plan))
 
     def accumulate(self, grads: Tree, weight: float = 1.0) -> int:
         """Gathers the mean gradient of micro-batches for `step()`; returns how many there are now.
@@ -367,14 +372,17 @@ class Optimizer:
         return averaging.averaged(self)
 
     def _prepare(self) -> None:
-        """Turns hyperparameters into numbers, and these into programs: when they have changed."""
+        """Turns hyperparameters into numbers, and these into programs, one for each cohort: when they have changed."""
         self._current_options = dict(self._options)
         self._current = [Numbers(group._values, self._fixed) for group in self._groups]
         self._schedules = [(None, name, x) for name, x in self._options.items() if _scheduled(x)]
         for numbers, group in zip(self._current, self._groups, strict=True):
             self._schedules += [(numbers, name, x) for name, x in group._values.items() if _scheduled(x)]
-        for cohort in self._cohorts:
+        for index, cohort in enumerate(self._cohorts):
+            cohort.index = index
             cohort.h = self._current[cohort.group]
+            for i in cohort.members:
+                self._plan.assign(i, index)
         self._changing = type(self).coefficients_at is not Optimizer.coefficients_at
         self._carrying = any(cohort.scalars for cohort in self._cohorts)
         self._follow()
@@ -422,8 +430,9 @@ class Optimizer:
                 if key not in parts:
                     parts[key] = Cohort(cohort.group, [], cohort.skipped, cohort.scalars)
                 parts[key].members.append(i)
+        # First: an interrupt may come between these two.
+        self._stale = True
         self._cohorts = list(parts.values())
-        self._assign()
         return [cohort for cohort in self._cohorts if grads[cohort.members[0]] is not None]
 
     def _restore_counts(self, t: int, counts: list[tuple[int, dict[str, float]]]) -> None:
@@ -434,17 +443,9 @@ class Optimizer:
                 own, scalars = counts[i]
                 key = (cohort.group, own, tuple(scalars.items()))
                 parts.setdefault(key, Cohort(cohort.group, [], t - own, scalars)).members.append(i)
-        self._cohorts = list(parts.values())
-        self._assign()
-        self._t = t
-
-    def _assign(self) -> None:
-        """Gives every cohort a program of its own."""
-        for index, cohort in enumerate(self._cohorts):
-            cohort.index = index
-            for i in cohort.members:
-                self._plan.assign(i, index)
         self._stale = True
+        self._cohorts = list(parts.values())
+        self._t = t
 
     def _stages(self, h: Any, options: dict[str, Any]) -> dict[str, dict[str, float]]:
         """The stages around the rule that are on, with their coefficients; the registry has their order."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt import _core, memory, reference
+from fastopt.hyperparameters import whole
 from fastopt.numpy_backend import ReferenceVectors
 from fastopt.tree import Array
 
@@ -41,8 +42,11 @@ class SelfTest(NamedTuple):
 def selftest(seed: int = 0) -> SelfTest:
     """Runs every kernel on every instruction set that this CPU has against its NumPy twin.
 
+    seed : of the numbers to compare on, 0 or larger.
+
     Takes a few seconds and touches nothing outside itself. Returns a report that is true when all bits are equal.
     """
+    seed = whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     started, before = time.perf_counter(), _core.active_isa()
     checks, failures = 0, []

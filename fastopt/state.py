@@ -30,6 +30,7 @@ def save(opt: Optimizer) -> dict[str, Any]:
         "optimizer": type(opt).__name__,
         "fixed": {name: x for name, x in opt._fixed.items() if name != "backend"},
         "t": opt.t,
+        "skipped": opt._skipped,
         "groups": [{"names": group.names, **_without_callables(group._values)} for group in opt.groups],
         "options": {
             **_without_callables(opt._options),
@@ -77,6 +78,7 @@ def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
         counts.append((entry["t"], {scalar: entry[scalar] for scalar in opt.initial_scalars}))
     opt._restore_counts(saved["t"], counts)
     accumulation.load(opt, saved["accumulation"])
+    opt._skipped = saved["skipped"]
 
 
 def _copy(a: Array) -> Array:
@@ -113,8 +115,9 @@ def _structure(mine: Mapping[str, Any], saved: Any) -> list[str]:
         ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
         if ours != theirs:
             problems.append(f"it was made with {name}={theirs!r}, and this optimizer with {name}={ours!r}")
-    if not _is_count(saved["t"]):
-        problems.append(f"t is {saved['t']!r}: expected a count of steps")
+    for key in ("t", "skipped"):
+        if not _is_count(saved[key]):
+            problems.append(f"{key} is {saved[key]!r}: expected a count of steps")
     if len(saved["groups"]) != len(mine["groups"]):
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
         return problems

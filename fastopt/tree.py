@@ -27,15 +27,24 @@ def is_groups(params: object) -> bool:
     )
 
 
-def flatten(tree: Tree, prefix: str = "", first: int = 0) -> list[tuple[str, Any]]:
+def flatten(tree: Tree, prefix: str = "", first: int = 0, what: str = "parameter") -> list[tuple[str, Any]]:
     """(name, leaf) of every leaf, in order; items of a top-level list are numbered from `first`."""
+    try:
+        return _leaves(tree, what, prefix, first)
+    except RecursionError:
+        raise ValueError(f"the {what} tree is nested too deeply: does a list or dict contain itself?") from None
+
+
+def _leaves(tree: Tree, what: str, prefix: str, first: int = 0) -> list[tuple[str, Any]]:
     if isinstance(tree, Mapping):
         for key in tree:
             if not isinstance(key, str):
-                raise TypeError(f"{_where(prefix)} has the key {key!r}: the keys of a dict of arrays are names (str)")
-        return [leaf for key, item in tree.items() for leaf in flatten(item, _join(prefix, key))]
+                raise TypeError(
+                    f"{_where(prefix, what)} has the key {key!r}: the keys of a dict of arrays are names (str)"
+                )
+        return [leaf for key, item in tree.items() for leaf in _leaves(item, what, _join(prefix, key))]
     if isinstance(tree, (list, tuple)):
-        return [leaf for i, item in enumerate(tree, first) for leaf in flatten(item, _join(prefix, str(i)))]
+        return [leaf for i, item in enumerate(tree, first) for leaf in _leaves(item, what, _join(prefix, str(i)))]
     return [(prefix or str(first), tree)]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import reference
 from fastopt.selftest import same_bits
 from tests.cases import awkward_gradients, ordinary
 
@@ -197,3 +198,13 @@ def test_adaptive_clipping_refuses_before_it_writes() -> None:
     grads = {"W": np.ones((2, 3)), "b": None}
     fastopt.clip_grad_adaptive_(grads, params, 0.5)
     np.testing.assert_allclose(grads["W"], 0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1.0, 1e200])
+def test_norms_of_the_reference(scale: float) -> None:
+    x = np.array([3e-100, -12.0, 4.0, -3.0]) * scale
+    for kind, expected in ((reference.sum_squares, 13.0), (reference.sum_abs, 19.0), (reference.max_abs, 12.0)):
+        with np.errstate(over="ignore"):
+            norm, finite = reference.norm([x], kind)
+        assert finite
+        assert norm == pytest.approx(expected * scale, rel=1e-14)

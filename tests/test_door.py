@@ -378,6 +378,6 @@ def test_a_norm_beyond_float64_is_refused_when_clipping() -> None:
 
 def test_without_a_check_nan_goes_through() -> None:
     p = ones(2)
-    assert fastopt.SGD([p], lr=0.1).step([np.array([np.nan, 1], F32)]) == (True, None, 1)
+    assert fastopt.SGD([p], lr=0.1).step([np.array([np.nan, 1], F32)]) == (True, None, 1, 0)
     assert np.isnan(p[0])
     assert p[1] == F32(0.9)

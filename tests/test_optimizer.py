@@ -197,7 +197,7 @@ def test_none_leaves_parameter_state_and_count_alone(case: Case) -> None:
         before = snapshot(together)
         report = together.step(g)
         after = snapshot(together)
-        assert report == (True, report.grad_norm, step + 1)
+        assert report == (True, report.grad_norm, step + 1, 0)
         for k, x in enumerate(g):
             if x is None:
                 assert after[str(k)] == before[str(k)]
@@ -215,7 +215,7 @@ def test_all_none_is_not_a_step() -> None:
     opt = fastopt.Adam({"a": ones(2), "b": {"c": ones(2)}}, clip_norm=1.0)
     before = snapshot(opt)
     for g in ({"a": None, "b": {"c": None}}, {"a": None, "b": None}, None):
-        assert opt.step(g) == (False, None, 0)
+        assert opt.step(g) == (False, None, 0, 0)
     assert snapshot(opt) == before
 
 
@@ -347,3 +347,21 @@ def test_adamw_points_to_weight_decay() -> None:
         opt.decoupled_decay = 0.1
     with pytest.raises(AttributeError, match="weight_decay"):
         _ = opt.decoupled_decay
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_negative_variance_counts_as_0(momentum: float) -> None:
+    p = np.array([1.0])
+    opt = fastopt.RMSprop([p], lr=0.1, eps=0.5, centered=True, momentum=momentum)
+    opt.state["0"]["m"][...] = 10
+    opt.step([np.array([2.0])])
+    assert p == pytest.approx([1 - 0.1 * 2 / 0.5])
+
+
+def test_the_largest_v_so_far_of_amsgrad_keeps_nan_and_flushes_subnormals() -> None:
+    opt = fastopt.Adam([np.ones(2, np.float32)], amsgrad=True)
+    opt.state["0"]["v_max"][...] = 1e-40
+    opt.step([np.array([0, np.nan], np.float32)])
+    assert opt.state["0"]["v_max"].tobytes()[:4] == bytes(4)
+    opt.step([np.ones(2, np.float32)])
+    assert np.isnan(opt.state["0"]["v_max"]).tolist() == [False, True]

@@ -199,6 +199,7 @@ MISFITS = {
     "another convention": (edit("fixed/amsgrad", True), "amsgrad=True"),
     "a missing convention": (edit("fixed/eps_hat", ...), "eps_hat=None"),
     "no count": (edit("t", -1), "t is -1"),
+    "no count of skipped steps": (edit("skipped", True), "skipped is True"),
     "a broken count": (edit("state/W/t", 1.5), "'t' of 'W' is 1.5"),
     "a missing parameter": (edit("state/W", ...), "missing: \\['W'\\]"),
     "an extra parameter": (edit("state/x", {}), "not known here: \\['x'\\]"),

@@ -290,7 +290,7 @@ example *example_make(int dtype, double max_norm, int flush)
     for (size_t k = 0; k < sizeof second / sizeof second[0]; k++)
         add_call(&e->programs[1], second[k]);
     e->plan = (fo_plan){.tensors = e->tensors, .grads = e->grads, .count = TENSORS, .programs = e->programs,
-                        .per_thread = 1, .chunk = FO_CHUNK, .threads = 1, .always_pool = 1, .max_norm = max_norm, .sign = -1,
+                        .per_thread = 1, .chunk = FO_CHUNK, .threads = 1, .always_pool = 1, .max_norm = max_norm, .sign = -1, .unscale = 1,
                         .flush = flush, .measure = 1};
     for (int t = 0; t < TENSORS; t++) {
         fo_tensor *tensor = &e->tensors[t];

@@ -1,0 +1,52 @@
+# Gradients on their own, included by _core.pyx: their checks, norms, and clipping in place. See fastopt/clipping.py.
+
+cdef class _Views:
+    cdef fo_view* views
+    cdef Py_ssize_t count
+    cdef list arrays
+
+    def __cinit__(self, list arrays):
+        cdef Py_ssize_t i
+        self.arrays = arrays
+        self.count = len(arrays)
+        self.views = <fo_view*>calloc(max(1, len(arrays)), sizeof(fo_view))
+        if not self.views:
+            raise MemoryError
+        for i in range(self.count):
+            a = arrays[i]
+            _fill_view(&self.views[i], a, cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a))
+
+    def __dealloc__(self):
+        free(self.views)
+
+
+def check_gradients(names, list arrays, bint write):
+    """The door for gradients on their own; with `write`, they must be writable and not overlap."""
+    for name, a in zip(names, arrays):
+        what = f"gradient {name!r}"
+        _check_array(what, a)
+        if write and not cnp.PyArray_ISWRITEABLE(a):
+            raise ValueError(
+                f"{what} is read-only and is to be clipped in place: pass a writable copy, "
+                "or let the optimizer clip with clip_norm= or clip_value="
+            )
+    if write:
+        _refuse_overlap("gradient", names, arrays)
+
+
+def norm(list arrays, str kind, bint flush=True):
+    """(norm over all arrays together, whether every element is finite)"""
+    cdef int finite = 1
+    cdef double value
+    cdef _Views v = _Views(arrays)
+    cdef int k = _norm_kinds[kind]
+    with nogil:
+        value = fo_norm(v.views, v.count, k, flush, &finite)
+    return value, finite != 0
+
+
+def rewrite(list arrays, double factor, double bound, bint flush=True):
+    """a *= factor, clamped to [-bound, bound], in place, any strides."""
+    cdef _Views v = _Views(arrays)
+    with nogil:
+        fo_rewrite(v.views, v.count, factor, bound, flush)

@@ -1,0 +1,228 @@
+"""Mutation testing of the formulas: a wrong sign, a dropped term or exchanged coefficients must not pass the tests.
+
+    python tools/mutate.py kernels     csrc/rules.h, stages.h, reductions.h: tests that compare kernels with their twins
+    python tools/mutate.py twins       fastopt/reference.py, with backend="numpy" everywhere: tests that know formulas
+    python tools/mutate.py both --list
+
+Builds kernel mutants in a copy of the tree in a temporary folder, for one instruction set. Prints the survivors, and
+exits with 1 where there are others than those proved equivalent in tools/equivalent.py.
+With --results FILE it notes every verdict there and goes on where it stopped; --seconds N stops after so long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from equivalent import EQUIVALENT  # noqa: E402
+from mutants import Mutant, mutants, mutated  # noqa: E402
+
+from fastopt import Optimizer, _core, reference  # noqa: E402
+
+SELFTEST = "import fastopt; print(*(failure.split(':')[0] for failure in fastopt.selftest().failures))"
+KERNEL_TESTS = ["tests/test_bits.py", "tests/test_clipping.py", "tests/test_memory.py"]
+TWIN_TESTS = [
+    ["tests/test_formulas.py"],
+    ["tests/test_optimizer.py", "tests/test_state.py", "tests/test_peers_torch.py"],
+]
+QUIETLY = ["-q", "-x", "-p", "no:cacheprovider"]
+TIMEOUT = 120
+
+
+def of_kernels() -> list[Mutant]:
+    names = {name: [list(buffers), list(coefs)] for name, (_, buffers, coefs) in _core.KERNELS.items()}
+    found = []
+    for file in ("csrc/rules.h", "csrc/stages.h", "csrc/reductions.h"):
+        text = (ROOT / file).read_text()
+        headers = list(re.finditer(r"^(?:KERNEL|static TARGET void FN)\((\w+)\)", text, re.M))
+        ends = [header.start() for header in headers[1:]] + [len(text)]
+        spans = {header[1]: (header.end(), end) for header, end in zip(headers, ends, strict=False)}
+        found += mutants(file, text, spans or {"norms": (0, len(text))}, names)
+    return found
+
+
+def of_twins() -> list[Mutant]:
+    file = "fastopt/reference.py"
+    text = (ROOT / file).read_text()
+    lines = [0]
+    for line in text.splitlines(keepends=True):
+        lines.append(lines[-1] + len(line))
+    spans, names = {}, {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name in {*reference.__all__} - {"norm"}:
+            spans[node.name] = lines[node.body[0].lineno - 1], lines[node.end_lineno or 0]
+            if node.name in _core.KERNELS:
+                names[node.name] = [list(part) for part in _core.KERNELS[node.name][1:]]
+    return mutants(file, text, spans, names)
+
+
+class Kernels:
+    """A copy of the tree, with the extension module built for the portable instruction set alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+        for name in filter(None, listed.split("\0")):
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, self.tree / name)
+        kernels = self.tree / "csrc/kernels.c"
+        kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
+        self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
+        self.module = next(self.tree.glob("fastopt/_core*.so"))
+        self.objects = [str(path) for path in self.tree.glob("build/**/*.o") if path.name != "kernels.o"]
+        assert self._build()
+        assert self._finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
+
+    def _run(self, *command: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FASTOPT_ISA": ""}
+        return subprocess.run(command, cwd=self.tree, env=environment, capture_output=True, timeout=seconds)
+
+    def _build(self) -> bool:
+        """Only what changed: kernels.c."""
+        compiler = os.environ.get("CC", "cc")
+        flags = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
+        compiled = self._run(compiler, *flags, "-Icsrc", "-c", "csrc/kernels.c", "-o", "kernels.o")
+        linked = self._run(compiler, "-shared", "-pthread", "kernels.o", *self.objects, "-o", str(self.module))
+        return compiled.returncode == linked.returncode == 0
+
+    def _finishes(self, *command: str, seconds: float = TIMEOUT) -> str | None:
+        """What a command prints; None where it fails or hangs."""
+        try:
+            done = self._run(sys.executable, *command, seconds=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        return done.stdout.decode() if done.returncode == 0 else None
+
+    def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
+        """Mutants of different kernels at once, alone only where the self-test passes: caught, survived, or rejected by
+        the compiler."""
+        if not batch:
+            return
+        before = {path: path.read_text() for path in {self.tree / mutant.file for mutant in batch}}
+        for path, text in before.items():
+            path.write_text(mutated(text, [mutant for mutant in batch if self.tree / mutant.file == path]))
+        built = self._build()
+        failures = self._finishes("-c", SELFTEST, seconds=TIMEOUT / 10) if built else None
+        passed = len(batch) == 1 and failures == "\n" and self._finishes("-m", "pytest", *QUIETLY, *KERNEL_TESTS)
+        for path, text in before.items():
+            path.write_text(text)
+        if len(batch) == 1:
+            yield batch[0], "survived" if passed else "caught" if built else "rejected"
+        elif failures is None:
+            for half in (batch[::2], batch[1::2]):
+                yield from self.judge(half)
+        else:
+            failing = set(re.sub("sum_squares|sum_abs|max_abs|dot", "norms", failures).split())
+            for mutant in batch:
+                if mutant.kernel in failing:
+                    yield mutant, "caught"
+                else:
+                    yield from self.judge([mutant])
+
+    def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
+        while todo:
+            batch = list({mutant.kernel: mutant for mutant in reversed(todo)}.values())
+            yield batch
+            todo = [mutant for mutant in todo if mutant not in batch]
+
+
+class Twins:
+    """The tests in a child of this process, with another fastopt.reference and no compiled step."""
+
+    def __init__(self) -> None:
+        Optimizer._defaults = MappingProxyType({**Optimizer._defaults, "backend": "numpy"})
+        # Here, so that no child has to import them.
+        assert not any(pytest.main([*QUIETLY, *tests]) for tests in TWIN_TESTS), "the tests fail without a mutant"
+
+    def _passes(self, text: str) -> bool:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(TIMEOUT)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            exec(compile(text, reference.__file__, "exec"), vars(reference))
+            os._exit(any(pytest.main([*QUIETLY, *tests]) for tests in TWIN_TESTS))
+        return os.waitpid(child, 0)[1] == 0
+
+    def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
+        for mutant in batch:
+            text = mutated((ROOT / mutant.file).read_text(), [mutant])
+            yield mutant, "survived" if self._passes(text) else "caught"
+
+    def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
+        for mutant in todo:
+            yield [mutant]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["kernels", "twins", "both"])
+    parser.add_argument("--list", action="store_true", help="print the mutants and run none")
+    parser.add_argument("--only", default="", help="those whose name has this in it")
+    parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON line each, to go on from")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    options = parser.parse_args()
+    found = {"kernels": of_kernels(), "twins": of_twins()}
+    wanted = {
+        kind: [mutant for mutant in mutants if options.only in mutant.id]
+        for kind, mutants in found.items()
+        if options.kind in (kind, "both")
+    }
+    names = [mutant.id for mutants in wanted.values() for mutant in mutants]
+    if options.list:
+        print(*names, f"{len(names)} mutants", sep="\n")
+        return 0
+    lines = options.results.read_text().splitlines() if options.results and options.results.exists() else []
+    verdicts: dict[str, str] = dict(json.loads(line) for line in lines)
+    deadline = time.monotonic() + options.seconds
+    os.chdir(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, mutants in wanted.items():
+            todo = [mutant for mutant in mutants if mutant.id not in verdicts]
+            if not todo:
+                continue
+            bench = Kernels(Path(folder)) if kind == "kernels" else Twins()
+            for batch in bench.batches(todo):
+                if time.monotonic() > deadline:
+                    break
+                for mutant, verdict in bench.judge(batch):
+                    verdicts[mutant.id] = verdict
+                    if options.results:
+                        with options.results.open("a") as file:
+                            file.write(json.dumps([mutant.id, verdict]) + "\n")
+    return report({name: verdicts.get(name, "not run") for name in names})
+
+
+def report(verdicts: dict[str, str]) -> int:
+    count = Counter(verdicts.values())
+    survivors = [name for name, what in verdicts.items() if what == "survived" and name not in EQUIVALENT]
+    wrong = [name for name, what in verdicts.items() if what in ("caught", "rejected") and name in EQUIVALENT]
+    print(*survivors, *(f"said to be equivalent, but caught: {name}" for name in wrong), sep="\n")
+    print(
+        f"{len(verdicts)} mutants: {count['caught']} caught by the tests, {count['rejected']} by the compiler, "
+        f"{count['survived'] - len(survivors)} proved equivalent, {len(survivors)} survived, {count['not run']} not run"
+    )
+    return bool(survivors or wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
