@@ -37,6 +37,7 @@ core = Extension(
     depends=[
         "fastopt/csrc.pxd",
         "fastopt/door.pxi",
+        "fastopt/gradients.pxi",
         "fastopt/vectors.pxi",
         "fastopt/losses.pxi",
         *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h")),
