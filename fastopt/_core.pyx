@@ -330,8 +330,7 @@ cdef class Plan:
         parameters, or says what is wrong with it.
         """
         cdef Py_ssize_t i, filled = 0, missing = 0
-        if not fo_claim(&self.plan):
-            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
+        self._claim()
         try:
             if not _collect(self.template, tree, self.grads, &filled):
                 self.grads[:] = match(tree)
@@ -434,6 +433,18 @@ cdef class Plan:
     def norm(self):
         """The norm of the last step's gradients; None where not measured."""
         return self.plan.norm if self.plan.measure else None
+
+    cdef int _claim(self) except -1:
+        if not fo_claim(&self.plan):
+            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
+        return 0
+
+    def __enter__(self):
+        """Claims the plan: within the block nobody steps, and no state is read or written amid a step."""
+        self._claim()
+
+    def __exit__(self, *error):
+        self.release()
 
     def release(self):
         """Lets go of the gradients and of the claim."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, runtime, state, tree
+from fastopt import _core, checkpoint, copying, runtime, state, tree
 from fastopt.hyperparameters import (
     Fixed,
     Group,
@@ -213,18 +214,22 @@ class Optimizer:
         self.on_nonfinite = given["on_nonfinite"]
         self.maximize = given["maximize"]
         self.threads = given["threads"]
-        self._t = 0
-        self._groups: list[Group] = []
-        self._cohorts: list[Cohort] = []
-        self._stale = True
-        self._schedules: list[tuple[Any, str, Any]] = []
         self._common = {
             name: self._hyperparameters[name].admit(given[name])
             for name in (*values, *defaults)
             if name in self._hyperparameters and self._hyperparameters[name].per_group
         }
         self._grouped = tree.is_groups(params)
-        self._add([dict(group) for group in params] if self._grouped else [{"params": params}])
+        self._begin([dict(group) for group in params] if self._grouped else [{"params": params}])
+
+    def _begin(self, groups: list[dict[str, Any]]) -> None:
+        """Takes the first groups in, before any step."""
+        self._t = 0
+        self._groups: list[Group] = []
+        self._cohorts: list[Cohort] = []
+        self._stale = True
+        self._schedules: list[tuple[Any, str, Any]] = []
+        self._add(groups)
 
     @classmethod
     def _accepts(cls, name: str) -> bool:
@@ -546,16 +551,37 @@ class Optimizer:
         """A copy of everything that the next step depends on but the parameters: counts, state, averages and
         hyperparameters, built-in schedules by name and arguments. Of a callable of your own only the fact is in it: the
         optimizer that loads it brings its own."""
-        return state.save(self)
+        with self._plan:
+            return state.save(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, matched by name.
 
         Raises ValueError, with everything that does not fit in one message, before anything is changed.
         Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
-        where a callable of the user's own was saved, this optimizer must have one.
-        """
-        state.load(self, saved)
+        where a callable of the user's own was saved, this optimizer must have one."""
+        with self._plan:
+            state.load(self, saved)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `state_dict()` to one file in the safetensors format. A crash leaves the old file or the new one.
+
+        Raises OSError where the file cannot be written."""
+        with self._plan:
+            checkpoint.save(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Takes over what `save` wrote, as `load_state_dict` does. Nothing in the file is run.
+
+        Raises ValueError for a file that is damaged, newer or does not fit, before anything is changed."""
+        with self._plan:
+            checkpoint.load(self, path)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return copying.reduce(self)
+
+    def __setstate__(self, saved: Any) -> None:
+        copying.restore(self, saved)
 
 
 def _first_nonfinite(plan: _core.Plan) -> str:
