@@ -216,7 +216,7 @@ def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
 
 def _keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping):
-        return [f"{what} no names, but is {saved!r}"]
+        return [f"{what}: no dict, but {saved!r}"]
     missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
     return [f"{what} missing: {missing}"] * bool(missing) + [f"{what} not known here: {extra}"] * bool(extra)
 
