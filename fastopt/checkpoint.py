@@ -43,7 +43,8 @@ def save(opt: Optimizer, path: Path) -> None:
 
 def load(opt: Optimizer, path: Path) -> None:
     try:
-        saved = read(path, lambda outline: state.check(opt, outline))
+        # A description has some twenty values for a parameter; the million is for tables in schedules.
+        saved = read(path, lambda outline: state.check(opt, outline), 1_000_000 + 100 * len(opt.names))
         state.load(opt, saved)
     except ValueError as error:
         raise ValueError(f"{os.fsdecode(path)!r} was not loaded: {error}") from error
@@ -68,11 +69,11 @@ def write(path: Path, nest: Any) -> None:
             file.write(_bytes(tensors[pointer]))
 
 
-def read(path: Path, check: Callable[[Any], object]) -> Any:
+def read(path: Path, check: Callable[[Any], object], most: int = 1_000_000) -> Any:
     """The nest in a file that `write` wrote.
 
     `check` sees it first with zeros in place of the arrays, of their shapes and dtypes but without their memory: what
-    it refuses has cost none.
+    it refuses has cost none. A description of more than `most` values is refused unseen.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -83,7 +84,7 @@ def read(path: Path, check: Callable[[Any], object]) -> Any:
         raise ValueError("it is empty")
     try:
         with safe_open(path, framework="numpy") as file:
-            encoded = _description(file.metadata())
+            encoded = _description(file.metadata(), most)
             check(_outline(file, encoded))
             return _decode(encoded, "", lambda pointer, entry: _array(file, pointer, entry))
     except SafetensorError as error:
@@ -92,9 +93,8 @@ def read(path: Path, check: Callable[[Any], object]) -> Any:
         raise ValueError("its description is nested too deeply") from error
 
 
-# A nest as JSON: what JSON has not is an object with one
-# key that begins with "$"; a "$" at the beginning of any other key is doubled. An array is kept under its JSON
-# pointer (RFC 6901), as "/state/W/m".
+# A nest as JSON: what JSON has not is an object with one key that begins with "$"; a "$" at the beginning of any other
+# key is doubled. An array is a tensor of the file, named by its JSON pointer (RFC 6901), as "/state/W/m".
 
 
 def _encode(x: Any, pointer: str, tensors: dict[str, Array]) -> Any:
@@ -107,7 +107,13 @@ def _encode(x: Any, pointer: str, tensors: dict[str, Array]) -> Any:
         except UnicodeEncodeError:
             raise ValueError(f"the name {pointer!r} has half a character (a lone surrogate): rename it") from None
         tensors[pointer] = _as_stored(x)
-        return {"$array": {"dtype": DTYPES[x.dtype.name], "shape": list(x.shape), "blake2b": _digest(tensors[pointer])}}
+        return {
+            "$array": {
+                "dtype": DTYPES[x.dtype.name],
+                "shape": list(x.shape),
+                "blake2b": _digest(_bytes(tensors[pointer])),
+            }
+        }
     if isinstance(x, Mapping):
         found = {}
         for key, item in x.items():
@@ -162,16 +168,16 @@ def _bytes(a: Array) -> memoryview:
     return a.reshape(-1).view(np.uint8).data
 
 
-def _digest(a: Array) -> str:
-    return hashlib.blake2b(_bytes(a), digest_size=16).hexdigest()
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 # The file: the length of the header (8 bytes, little-endian), the header (JSON, padded with spaces), the arrays.
 
 
 def _header(description: str, tensors: Mapping[str, Array]) -> bytes:
-    digest = hashlib.blake2b(description.encode(), digest_size=16).hexdigest()
-    entries: dict[str, Any] = {"__metadata__": {"fastopt": description, "blake2b": digest}}
+    metadata = {"fastopt": description, "blake2b": _digest(description.encode())}
+    entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for pointer in _order(tensors):
         a = tensors[pointer]
@@ -186,13 +192,15 @@ def _order(tensors: Mapping[str, Array]) -> list[str]:
     return sorted(tensors, key=lambda pointer: -tensors[pointer].itemsize)
 
 
-def _description(metadata: Mapping[str, str] | None) -> Any:
+def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     """The state in a file's header, still encoded."""
     if metadata is None or metadata.keys() != {"fastopt", "blake2b"}:
         raise ValueError("it is no checkpoint of fastopt")
     text = metadata["fastopt"]
-    if hashlib.blake2b(text.encode(), digest_size=16).hexdigest() != metadata["blake2b"]:
+    if _digest(text.encode()) != metadata["blake2b"]:
         raise ValueError("its description is damaged (the checksum differs)")
+    if sum(map(text.count, "[{,")) > most:
+        raise ValueError(f"its description has more than {most} values: it is that of a much larger optimizer")
     document = json.loads(text, object_pairs_hook=_unique)
     written = document.get("format") if isinstance(document, dict) else None
     if type(written) is int and written > FORMAT:
@@ -222,7 +230,8 @@ def _outline(file: Any, saved: Any) -> Any:
         unlisted.remove(pointer)
         held = file.get_slice(pointer)
         dtype, shape = held.get_dtype(), held.get_shape()
-        if not isinstance(entry, dict) or entry != {**entry, "dtype": dtype, "shape": shape} or len(entry) != 3:
+        agrees = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "blake2b"}
+        if not agrees or (entry["dtype"], entry["shape"]) != (dtype, shape):
             raise ValueError(f"its description does not agree with the array {pointer!r}, which is {dtype} {shape}")
         if dtype not in DTYPES.values():
             raise ValueError(f"the array {pointer!r} is of the unknown type {dtype}")
@@ -240,6 +249,6 @@ def _outline(file: Any, saved: Any) -> Any:
 
 def _array(file: Any, pointer: str, entry: Any) -> Array:
     a: Array = file.get_tensor(pointer)
-    if _digest(_as_stored(a)) != entry["blake2b"]:
+    if _digest(_bytes(_as_stored(a))) != entry["blake2b"]:
         raise ValueError(f"the array {pointer!r} is damaged (the checksum differs)")
     return a

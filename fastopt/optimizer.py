@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt import _core, checkpoint, copying, runtime, state, tree
+from fastopt.cohort import Cohort
 from fastopt.hyperparameters import (
     Fixed,
     Group,
@@ -51,21 +52,6 @@ class _Numbers:
         for part in parts:
             for name, x in part.items():
                 setattr(self, name, x)
-
-
-class Cohort:
-    """Tensors of one group that have had the same steps, all of the optimizer's but `skipped`, and so share their
-    coefficients."""
-
-    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "skipped")
-
-    def __init__(self, group: int, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
-        self.group = group
-        self.members = members
-        self.skipped = skipped
-        self.scalars = self.advanced = scalars
-        self.h: Any = None
-        self.index = 0
 
 
 class Optimizer:

@@ -107,7 +107,7 @@ def _kind(mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping) or saved.keys() != mine.keys():
         return [f"it is not a state dict of fastopt: expected a dict with the keys {', '.join(mine)}"]
     problems = [
-        f"{key} is {saved[key]!r}: expected a {type(ours).__name__}"
+        f"{key} is {saved[key]!r}: expected {type(ours).__name__}"
         for key, ours in mine.items()
         if not isinstance(saved[key], type(ours))
     ]

@@ -267,6 +267,7 @@ HOSTILE: dict[str, tuple[Callable[[Parts], bytes], str]] = {
         described_as('{"format":1,"fastopt":"","state":' + '{"a":' * 900 + "1" + "}" * 901),
         "nested too deeply|does not list",
     ),
+    "millions of values": (described_as("[" + "{}," * 1_000_000 + "0]"), "a much larger optimizer"),
     "no JSON": (described_as("{"), "Expecting"),
     "a name twice": (described_as('{"format":1,"format":1,"fastopt":"","state":{}}'), "a name twice"),
     "no number": (described_as('{"format":1,"fastopt":"","state":{"t":NaN}}'), "not finite"),
@@ -293,6 +294,7 @@ HOSTILE: dict[str, tuple[Callable[[Parts], bytes], str]] = {
     "another shape than described": (described(lambda d: entry(d).update(shape=[3, 2])), "does not agree"),
     "another type than described": (described(lambda d: entry(d).update(dtype="F32")), "does not agree"),
     "an array's entry with more": (described(lambda d: entry(d).update(more=1)), "does not agree"),
+    "an array without checksum": (described(lambda d: entry(d).update(x=entry(d).pop("blake2b"))), "does not agree"),
     "no array's entry": (described(lambda d: d["state"]["state"]["W"].update(m={"$array": 5})), "does not agree"),
     "an array cast": (
         lambda parts: (

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from typing import Any
+
+
+class Cohort:
+    """Tensors of one group that have had the same steps, all of the optimizer's but `skipped`, and so share their
+    coefficients."""
+
+    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "skipped")
+
+    def __init__(self, group: int, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
+        self.group = group
+        self.members = members
+        self.skipped = skipped
+        self.scalars = self.advanced = scalars
+        self.h: Any = None
+        self.index = 0
