@@ -130,7 +130,8 @@ def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):
         problems += _keys(f"group {i} has hyperparameters", ours, theirs)
         if "names" in _mapping(theirs) and not _same_names(ours["names"], theirs["names"]):
-            problems.append(f"group {i} has other parameters: {theirs['names']!r}")
+            found = theirs["names"]
+            problems.append(f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else found!r}")
     problems += _keys("options", mine["options"], saved["options"])
     problems += _keys("state of parameters", mine["state"], saved["state"])
     problems += _keys("averages of parameters", mine["averages"], saved["averages"])
