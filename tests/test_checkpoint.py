@@ -116,6 +116,15 @@ def test_the_public_package_reads_the_file(path: Path) -> None:
     assert not any(np.shares_memory(a, b) for a in arrays.values() for b in opt._plan.params)
 
 
+def test_every_array_is_aligned_in_the_file(path: Path) -> None:
+    sizes = [("a", np.float32, 3), ("b", np.float64, 1), ("c", np.int8, 5), ("d", np.float64, 2), ("e", np.uint16, 1)]
+    checkpoint.write(path, {name: np.ones(n, dtype) for name, dtype, n in sizes})
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    for name, dtype, _ in sizes:
+        assert (start + Parts(data).header[f"/{name}"]["data_offsets"][0]) % np.dtype(dtype).itemsize == 0
+
+
 def nests(leaves: Any) -> Any:
     names = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
         ["$array", "$tuple", "$", "$$", "a/b", "~1", "__metadata__", "state", ""]
@@ -352,7 +361,10 @@ HOSTILE: dict[str, tuple[Callable[[Parts], bytes], str]] = {
     ),
     "names that are no names": (described(lambda d: d["state"]["groups"][0].update(names=[[1]])), "other parameters"),
     "groups that are no groups": (described(lambda d: d["state"].update(groups=[5])), "no dict, but 5"),
-    "an option that is true, as a number": (described(lambda d: d["state"]["fixed"].update(eps_hat=0)), "eps_hat=0"),
+    "an option that is true, as a number": (
+        described(lambda d: d["state"]["fixed"].update(decay_by_lr=1)),
+        "decay_by_lr=1",
+    ),
 }
 
 
