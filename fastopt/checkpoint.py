@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 LARGEST_HEADER = 100_000_000
 """In bytes; the safetensors package reads none that is larger."""
+MOST_VALUES = 1_000_000
+"""In a description: Python's objects for a value can take a hundred bytes, its text two."""
 DTYPES = {
     "bool": "BOOL",
     **{f"{kind}{bits}": f"{kind[0].upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
@@ -38,25 +40,35 @@ FindArray: TypeAlias = Callable[[str, Any], Array]
 
 
 def save(opt: Optimizer, path: Path) -> None:
-    write(path, state.save(opt, live=True))
+    write(path, state.save(opt, live=True), _most_values(opt))
 
 
 def load(opt: Optimizer, path: Path) -> None:
     try:
-        # A description has some twenty values for a parameter; the million is for tables in schedules.
-        saved = read(path, lambda outline: state.check(opt, outline), 1_000_000 + 100 * len(opt.names))
+        saved = read(path, lambda outline: state.check(opt, outline), _most_values(opt))
         state.load(opt, saved)
     except ValueError as error:
         raise ValueError(f"{os.fsdecode(path)!r} was not loaded: {error}") from error
 
 
-def write(path: Path, nest: Any) -> None:
-    """Writes a nest of dicts with names as keys, lists, tuples, numbers, strings, None and arrays to a file."""
+def _most_values(opt: Optimizer) -> int:
+    """More than the description of such an optimizer has: some twenty for a parameter, and tables in schedules."""
+    return MOST_VALUES + 100 * len(opt.names)
+
+
+def write(path: Path, nest: Any, most: int = MOST_VALUES) -> None:
+    """Writes a nest of dicts with names as keys, lists, tuples, numbers, strings, None and arrays to a file.
+
+    Raises ValueError, before anything is written, for what `read` would refuse: a description of more than `most`
+    values, or too long a header.
+    """
     from fastopt import __version__
 
     tensors: dict[str, Array] = {}
     encoded = _encode(nest, "", tensors)
     description = json.dumps({"format": FORMAT, "fastopt": __version__, "state": encoded}, separators=(",", ":"))
+    if _values(description) > most:
+        raise ValueError(f"more than {most} values are to be saved beside the arrays: no checkpoint holds so many")
     header = _header(description, tensors)
     if len(header) > LARGEST_HEADER:
         raise ValueError(
@@ -69,7 +81,7 @@ def write(path: Path, nest: Any) -> None:
             file.write(_bytes(tensors[pointer]))
 
 
-def read(path: Path, check: Callable[[Any], object], most: int = 1_000_000) -> Any:
+def read(path: Path, check: Callable[[Any], object], most: int = MOST_VALUES) -> Any:
     """The nest in a file that `write` wrote.
 
     `check` sees it first with zeros in place of the arrays, of their shapes and dtypes but without their memory: what
@@ -82,6 +94,8 @@ def read(path: Path, check: Callable[[Any], object], most: int = 1_000_000) -> A
         raise ValueError("it is not a regular file")
     if not found.st_size:
         raise ValueError("it is empty")
+    # A file that may not be read raises here: of any that it cannot open, the package says that it is not there.
+    open(path, "rb").close()
     try:
         with safe_open(path, framework="numpy") as file:
             encoded = _description(file.metadata(), most)
@@ -199,7 +213,7 @@ def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     text = metadata["fastopt"]
     if _digest(text.encode()) != metadata["blake2b"]:
         raise ValueError("its description is damaged (the checksum differs)")
-    if sum(map(text.count, "[{,")) > most:
+    if _values(text) > most:
         raise ValueError(f"its description has more than {most} values: it is that of a much larger optimizer")
     document = json.loads(text, object_pairs_hook=_unique)
     written = document.get("format") if isinstance(document, dict) else None
@@ -211,6 +225,11 @@ def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     if type(written) is not int or written != FORMAT or document.keys() != {"format", "fastopt", "state"}:
         raise ValueError("its description is not that of a checkpoint of fastopt")
     return document["state"]
+
+
+def _values(text: str) -> int:
+    """How many values there are in JSON, or more: each follows one of these."""
+    return sum(map(text.count, "[{,"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -191,9 +191,14 @@ def test_half_a_character_in_a_name(path: Path) -> None:
         fastopt.Adam({"\ud800": np.ones(1)}).save(path)
 
 
-def test_a_header_that_no_reader_takes_is_not_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "LARGEST_HEADER", 1000)
-    with pytest.raises(ValueError, match="join small parameters"):
+@pytest.mark.parametrize(
+    ("limit", "words"), [("LARGEST_HEADER", "join small parameters"), ("MOST_VALUES", "no checkpoint holds so many")]
+)
+def test_what_could_not_be_loaded_is_not_written(
+    limit: str, words: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, limit, -300)
+    with pytest.raises(ValueError, match=words):
         make().save(path)
     assert not path.exists()
 
