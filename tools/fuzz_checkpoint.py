@@ -40,13 +40,16 @@ NUMBERS = [0, 1, 7, 8, 255, 2**16, 2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1]
 
 
 def optimizers() -> list[Any]:
-    """What the files are loaded into: one with groups, scalar state, averages and options; one without any state."""
+    """What the files are loaded into: one with groups, scalar state, averages and options; one with schedules alone."""
     import fastopt
+    from fastopt import schedules
 
     params = [{"params": {"W": np.ones((2, 3)), "none": np.ones((0, 2), np.float32)}}, {"params": [np.array(1.0)]}]
     rich = fastopt.NAdam(params, momentum_decay=0.004, average=0.9, clip_norm=1.0, on_nonfinite="skip")
     rich.step([{"W": np.ones((2, 3)), "none": None}, [np.array(2.0)]])
-    return [rich, fastopt.SGD(np.ones(3), lr=0.1)]
+    lr = schedules.warmup(3, schedules.piecewise([10, 20], [0.5, 0.25, 0.125]))
+    scheduled = fastopt.SGD(np.ones(3), lr=lr, l2=schedules.ReduceOnPlateau(0.5), l1=schedules.one_cycle(0.5, 100).lr)
+    return [rich, scheduled]
 
 
 class Target:
@@ -149,7 +152,7 @@ def mutated(data: bytes, draw: random.Random) -> tuple[bytes, bool]:
             for _ in range(draw.choice([1, 1, 1, 2, 5])):
                 draw.choice([change_value, change_value, change_header, change_body, change_names])(parts, draw)
             return data[:1] + parts.join(), True
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
             pass
     return data[:1] + change_bytes(data[1:], draw), False
 
@@ -246,7 +249,7 @@ def guided(inputs: int, folder: str) -> None:
     """With libFuzzer, which sees what Python code each input reaches."""
     import atheris
 
-    with atheris.instrument_imports(include=["fastopt.checkpoint", "fastopt.state", "fastopt.hyperparameters"]):
+    with atheris.instrument_imports(include=["fastopt.checkpoint", "fastopt.state", "fastopt.schedules"]):
         import fastopt  # noqa: F401
     target = Target(folder)
     corpus = Path(folder) / "corpus"
