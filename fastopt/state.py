@@ -180,7 +180,7 @@ def _restored(
             continue
         theirs = saved[name]
         try:
-            if isinstance(here, tuple):
+            if isinstance(here, tuple) and not isinstance(theirs, Mapping):
                 if not isinstance(theirs, tuple) or len(theirs) != len(here):
                     raise ValueError(f"{name} is {theirs!r}: expected {len(here)} values")
                 value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastopt
-from fastopt import checkpoint
+from fastopt import checkpoint, schedules
 from tests.cases import CASES, Case, ordinary
 from tests.checkpoints import Parts, digest
 from tests.lockstep import assert_same_bits, snapshot
@@ -98,6 +98,25 @@ def test_numbers_changed_by_hand_come_back_and_schedules_stay(path: Path) -> Non
     other.load(path)
     assert (other.lr, other.l2, other.clip_norm) == (lr, 0.1 + 0.2, 3.0)
     assert (other.maximize, other.on_nonfinite) == (True, "skip")
+
+
+def test_built_in_schedules_come_back_by_name_and_arguments(path: Path) -> None:
+    lr = schedules.warmup(5, schedules.cosine(0.1 + 0.2, 20, eta_min=1e-3))
+    opt = make(lr=lr, l2=schedules.ReduceOnPlateau(0.5, patience=1), betas=(0.5, schedules.one_cycle(0.7, 30).momentum))
+    for metric in (1.0, 2.0, 2.0, 2.0):
+        opt.l2.update(metric)
+        stepped(opt, 1)
+    opt.save(path)
+    other = make(l2=schedules.ReduceOnPlateau(9.0))
+    own = other.l2
+    other.load(path)
+    assert other.l2 is own
+    assert_same_nest(other.state_dict(), opt.state_dict())
+    assert [other.lr(t) for t in range(30)] == [lr(t) for t in range(30)]
+    assert [stepped(opt, 1), stepped(other, 1)][0].t == 5
+    for each in (opt, other):
+        each.l2.update(2.0)
+    assert other.l2(5) == opt.l2(5) < 0.5
 
 
 def test_the_public_package_reads_the_file(path: Path) -> None:
