@@ -11,17 +11,13 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastopt import state
 from fastopt.atomic import replacing
 from fastopt.tree import Array
-
-if TYPE_CHECKING:
-    from fastopt.optimizer import Optimizer
 
 FORMAT = 1
 LARGEST_HEADER = 100_000_000
@@ -39,21 +35,22 @@ FindArray: TypeAlias = Callable[[str, Any], Array]
 """The array at a pointer, given its entry in the description."""
 
 
-def save(opt: Optimizer, path: Path) -> None:
-    write(path, state.save(opt, live=True), _most_values(opt))
+def save(path: Path, state: Any, names: Sequence[str]) -> None:
+    """Writes the state of an optimizer of parameters with these names."""
+    write(path, state, _most_values(names))
 
 
-def load(opt: Optimizer, path: Path) -> None:
+def load(path: Path, names: Sequence[str], check: Callable[[Any], object], take: Callable[[Any], object]) -> None:
+    """`take` gets the state in a file, unless `check` refuses it, which sees it first as `read` says."""
     try:
-        saved = read(path, lambda outline: state.check(opt, outline), _most_values(opt))
-        state.load(opt, saved)
+        take(read(path, check, _most_values(names)))
     except ValueError as error:
         raise ValueError(f"{os.fsdecode(path)!r} was not loaded: {error}") from error
 
 
-def _most_values(opt: Optimizer) -> int:
+def _most_values(names: Sequence[str]) -> int:
     """More than the description of such an optimizer has: some twenty for a parameter, and tables in schedules."""
-    return MOST_VALUES + 100 * len(opt.names)
+    return MOST_VALUES + 100 * len(names)
 
 
 def write(path: Path, nest: Any, most: int = MOST_VALUES) -> None:

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -554,14 +555,14 @@ class Optimizer:
 
         Raises OSError where the file cannot be written."""
         with self._plan:
-            checkpoint.save(self, path)
+            checkpoint.save(path, state.save(self, live=True), self.names)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Takes over what `save` wrote, as `load_state_dict` does. Nothing in the file is run.
 
         Raises ValueError for a file that is damaged, newer or does not fit, before anything is changed."""
         with self._plan:
-            checkpoint.load(self, path)
+            checkpoint.load(path, self.names, partial(state.check, self), partial(state.load, self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return copying.reduce(self)

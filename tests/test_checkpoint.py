@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -220,6 +221,31 @@ def test_what_could_not_be_loaded_is_not_written(
     with pytest.raises(ValueError, match=words):
         make().save(path)
     assert not path.exists()
+
+
+def test_lbfgs_goes_on_to_the_bit(path: Path) -> None:
+    def run(opt: Any, x: Any, steps: int) -> Any:
+        for _ in range(steps):
+            opt.step(lambda: (float(((x["x"] ** 2 - 1) ** 2).sum()), {"x": 4 * x["x"] * (x["x"] ** 2 - 1)}))
+        return opt
+
+    x = {"x": np.linspace(0.2, 3.0, 12).reshape(3, 4)}
+    opt = run(fastopt.LBFGS(x, history=4, max_iterations=1), x, 5)
+    opt.save(path)
+    copied_x, copied = copy.deepcopy((x, opt))
+    y = {"x": x["x"].copy()}
+    other = fastopt.LBFGS(y, history=4, max_iterations=1)
+    other.load(path)
+    for each, own in ((opt, x), (other, y), (copied, copied_x)):
+        run(each, own, 4)
+    assert x["x"].tobytes() == y["x"].tobytes() == copied_x["x"].tobytes()
+    assert repr(opt) == repr(other) == repr(copied)
+    with pytest.raises(ValueError, match="not a state dict"):
+        make().load(path)
+    for nest in ({"optimizer": "LBFGS", "t": 1, "state": 5}, {"optimizer": "LBFGS", "t": 1, "state": {"x": 5}}, 5):
+        checkpoint.write(path, nest)
+        with pytest.raises(ValueError, match="was not loaded"):
+            other.load(path)
 
 
 # What is refused
