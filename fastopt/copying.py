@@ -37,6 +37,11 @@ def reduce(opt: Optimizer) -> tuple[Any, ...]:
     return make, args, (kept, groups, state.save(opt, live=True))
 
 
+def blank(cls: type[Any]) -> Any:
+    """An instance that is yet to be restored."""
+    return cls.__new__(cls)
+
+
 def restore(opt: Optimizer, saved: tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]) -> None:
     kept, groups, arrays = saved
     for name, x in kept.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, checkpoint, tree
+from fastopt import _core, checkpoint, copying, tree
 from fastopt.hyperparameters import at_least_0, number, one_of, whole
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.objective import pair
@@ -260,7 +259,7 @@ class LBFGS:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         own = {name: getattr(self, name) for name in OWN}
-        return copyreg.__newobj__, (type(self),), (self._template, own, self._options, self.state_dict())
+        return copying.blank, (type(self),), (self._template, own, self._options, self.state_dict())
 
     def __setstate__(self, saved: tuple[Tree, dict[str, Any], dict[str, Any], dict[str, Any]]) -> None:
         params, own, options, state = saved
