@@ -330,7 +330,7 @@ cdef class Plan:
         parameters, or says what is wrong with it.
         """
         cdef Py_ssize_t i, filled = 0, missing = 0
-        self._claim()
+        _claim(&self.plan)
         try:
             if not _collect(self.template, tree, self.grads, &filled):
                 self.grads[:] = match(tree)
@@ -434,14 +434,9 @@ cdef class Plan:
         """The norm of the last step's gradients; None where not measured."""
         return self.plan.norm if self.plan.measure else None
 
-    cdef int _claim(self) except -1:
-        if not fo_claim(&self.plan):
-            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
-        return 0
-
     def __enter__(self):
         """Claims the plan: within the block nobody steps, and no state is read or written amid a step."""
-        self._claim()
+        _claim(&self.plan)
 
     def __exit__(self, *error):
         self.release()

@@ -1,6 +1,12 @@
 # The door, included by _core.pyx: what is refused of arrays, before anything is written. A gradient's own checks at
 # every step are in Plan._admit; these are what it and the construction share.
 
+cdef int _claim(fo_plan* plan) except -1:
+    if not fo_claim(plan):
+        raise RuntimeError("this optimizer is inside a step already: take one step at a time")
+    return 0
+
+
 cdef object _check_array(str what, object a):
     """Refuses whatever is not a plain float32 or float64 array in native byte order."""
     if not isinstance(a, np.ndarray):
