@@ -15,7 +15,8 @@ from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_val
 from fastopt.gradcheck import GradcheckReport, gradcheck
 from fastopt.loss_scaler import LossScaler
 from fastopt.minimization import LBFGS, LBFGSReport, Minimum, minimize
-from fastopt.optimizer import NonFiniteError, Optimizer, Report
+from fastopt.nonfinite import NonFiniteError
+from fastopt.optimizer import Optimizer, Report
 from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.runtime import Info, choose, info, set_num_threads
 from fastopt.sam import SAM

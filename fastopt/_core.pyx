@@ -535,6 +535,13 @@ cdef class Plan:
         """The norm of the last step's gradients; None where not measured."""
         return self.plan.norm if self.plan.measure else None
 
+    def __enter__(self):
+        """Claims the plan: within the block nobody steps, and no state is read or written amid a step."""
+        self._claim()
+
+    def __exit__(self, *error):
+        self.release()
+
     def release(self):
         """Lets go of the gradients and of the claim."""
         cdef Py_ssize_t i

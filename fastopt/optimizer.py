@@ -9,9 +9,7 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fastopt import _core, accumulation, averaging, lookahead, runtime, state, tree
+from fastopt import _core, accumulation, averaging, lookahead, runtime, tree
 from fastopt.accumulation import ACCUMULATED
 from fastopt.cohort import Cohort, Numbers
 from fastopt.hyperparameters import (
@@ -30,8 +28,10 @@ from fastopt.hyperparameters import (
     unknown_keyword,
 )
 from fastopt.memory import memory_for
+from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.parameters import STEPPED, held
+from fastopt.persistence import Persistent
 from fastopt.tree import Array, Tree
 
 
@@ -45,11 +45,7 @@ class Report(NamedTuple):
     skipped: int
 
 
-class NonFiniteError(ValueError):
-    """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
-
-
-class Optimizer:
+class Optimizer(Persistent):
     """What all optimizers share. Use a subclass: SGD, Adagrad, RMSprop, Adam, AdamW, NAdam.
 
     params : an array, a list, a dict of name -> array, nests of these, or a list of group dicts, each with
@@ -199,6 +195,16 @@ class Optimizer:
         self.on_nonfinite = given["on_nonfinite"]
         self.maximize = given["maximize"]
         self.threads = given["threads"]
+        self._common = {
+            name: self._hyperparameters[name].admit(given[name])
+            for name in (*values, *defaults)
+            if name in self._hyperparameters and self._hyperparameters[name].per_group
+        }
+        self._grouped = tree.is_groups(params)
+        self._begin([dict(group) for group in params] if self._grouped else [{"params": params}])
+
+    def _begin(self, groups: list[dict[str, Any]]) -> None:
+        """Takes the first groups in, before any step."""
         self._t = 0
         self._skipped = 0
         self._groups: list[Group] = []
@@ -208,13 +214,7 @@ class Optimizer:
         self._accumulation: accumulation.Accumulation | None = None
         self._lookahead: lookahead.LookAhead | None = None
         self._schedules: list[tuple[Any, str, Any]] = []
-        self._common = {
-            name: self._hyperparameters[name].admit(given[name])
-            for name in (*values, *defaults)
-            if name in self._hyperparameters and self._hyperparameters[name].per_group
-        }
-        self._grouped = tree.is_groups(params)
-        self._add([dict(group) for group in params] if self._grouped else [{"params": params}])
+        self._add(groups)
 
     @classmethod
     def _accepts(cls, name: str) -> bool:
@@ -342,7 +342,7 @@ class Optimizer:
     def _refuse(self) -> None:
         """What happens when the plan has refused a step."""
         if self._on_nonfinite != "skip":
-            raise NonFiniteError(_first_nonfinite(self._plan))
+            raise NonFiniteError(first_nonfinite(self._plan))
 
     def accumulate(self, grads: Tree, weight: float = 1.0) -> int:
         """Gathers the mean gradient of micro-batches for `step()`; returns how many there are now.
@@ -561,31 +561,6 @@ class Optimizer:
         whole.update({"threads": self._threads, **self._fixed})
         lines.append("  " + ", ".join(f"{name}={show(value)}" for name, value in whole.items()))
         return "\n".join(lines)
-
-    def state_dict(self) -> dict[str, Any]:
-        """A copy of everything that the next step depends on but the parameters: counts, state, averages and
-        hyperparameters, built-in schedules by name and arguments. Of a callable of your own only the fact is in it: the
-        optimizer that loads it brings its own."""
-        return state.save(self)
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict` gave, matched by name.
-
-        Raises ValueError, with everything that does not fit in one message, before anything is changed.
-        Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
-        where a callable of the user's own was saved, this optimizer must have one.
-        """
-        state.load(self, saved)
-
-
-def _first_nonfinite(plan: _core.Plan) -> str:
-    """Where the first NaN or infinity is, for the error."""
-    for name, g in zip(plan.names, plan.grads, strict=True):
-        if g is not None and not np.isfinite(g).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])
-            where = f" at index {index}" if index else ""
-            return f"the gradient of {name!r} is {g[index]}{where}: the step was not applied, nothing has changed"
-    return "the norm of the gradients overflows float64: the step was not applied, nothing has changed"
 
 
 def _scheduled(value: Any) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 from fastopt import _core, accumulation
 from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, show
 from fastopt.memory import zeros_for
-from fastopt.optimizer import NonFiniteError, Optimizer, Report, _first_nonfinite
+from fastopt.nonfinite import NonFiniteError, first_nonfinite
+from fastopt.optimizer import Optimizer, Report
 from fastopt.parameters import Displacement, plan_beside, run_pass
 from fastopt.tree import Array, Tree
 
@@ -137,7 +138,7 @@ class SAM:
             return size
         self._admit(given)
         if not plan.measure("max_abs")[1]:
-            raise NonFiniteError(_first_nonfinite(plan))
+            raise NonFiniteError(first_nonfinite(plan))
         product = "parameters times gradients" if self.adaptive else "the gradients"
         raise ValueError(f"the {self.norm}-norm of {product} is {size}: the step was not applied, nothing has changed")
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastopt import _core, accumulation, schedules
+from fastopt import _core, accumulation
 from fastopt.hyperparameters import boolean, one_of
-from fastopt.parameters import held
+from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
-from fastopt.tree import Array
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
@@ -20,12 +19,14 @@ SCHEDULE = "schedule"
 """What a state dict holds in place of a callable of the user's own. Of a built-in schedule it holds the config."""
 
 
-def save(opt: Optimizer) -> dict[str, Any]:
-    state = {
-        name: {key: _copy(x) if isinstance(x, np.ndarray) else x for key, x in entry.items()}
-        for name, entry in opt.state.items()
-    }
-    averages = {name: _copy(a) for name, a in zip(opt.names, opt._plan.averages, strict=True) if a is not None}
+def save(opt: Optimizer, live: bool = False) -> dict[str, Any]:
+    """What `state_dict` gives; `live` with the optimizer's own arrays instead of copies."""
+
+    def kept(x: Any) -> Any:
+        return np.copy(x, order="K") if isinstance(x, np.ndarray) and not live else x
+
+    state = {name: {key: kept(x) for key, x in entry.items()} for name, entry in opt.state.items()}
+    averages = {name: kept(a) for name, a in zip(opt.names, opt._plan.averages, strict=True) if a is not None}
     return {
         "optimizer": type(opt).__name__,
         "fixed": {name: x for name, x in opt._fixed.items() if name != "backend"},
@@ -43,29 +44,40 @@ def save(opt: Optimizer) -> dict[str, Any]:
     }
 
 
-def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
-    mine = save(opt)
-    problems = _structure(mine, saved) or _contents(mine, saved)
+def check(opt: Optimizer, saved: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Restored]:
+    """The hyperparameters of each group, then the options, as loading `saved` would leave them; and its schedules.
+
+    Raises ValueError with everything that does not fit. Of the arrays, only shape and dtype are looked at.
+    """
+    mine = save(opt, live=True)
     values: list[dict[str, Any]] = []
-    restored_schedules = Restored()
+    schedules = Restored()
+    problems = _kind(mine, saved)
     if not problems:
-        for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
-            values.append(_restored(opt, here, theirs, restored_schedules, problems))
-        values.append(_restored(opt, opt._options, saved["options"], restored_schedules, problems))
-        problems += _policy(saved["options"], values[-1]) + restored_schedules.problems()
+        problems = _structure(mine, saved) + _contents(mine, saved)
+        if len(saved["groups"]) == len(opt.groups):
+            for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
+                values.append(_restored(opt, here, theirs, schedules, problems))
+        values.append(_restored(opt, opt._options, saved["options"], schedules, problems))
+        problems += _policy(saved["options"], values[-1]) + schedules.problems()
         problems += accumulation.check(opt, saved["accumulation"])
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
-    with held(opt, "a state is being loaded"):
-        opt.on_nonfinite = saved["options"]["on_nonfinite"]
-        opt.maximize = saved["options"]["maximize"]
-        for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
-            target.update(restored)
-        restored_schedules.commit()
-        _write(opt, saved)
+    return values, schedules
 
 
-def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+    values, schedules = check(opt, saved)
+    opt.on_nonfinite = saved["options"]["on_nonfinite"]
+    opt.maximize = saved["options"]["maximize"]
+    for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
+        target.update(restored)
+    schedules.commit()
+    write(opt, saved)
+
+
+def write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Takes over the arrays and the counts of `saved`, which must fit."""
     buffers = _core.KERNELS[opt.rule][1][2:]
     counts = []
     for i, name in enumerate(opt.names):
@@ -81,10 +93,6 @@ def _write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
     opt._skipped = saved["skipped"]
 
 
-def _copy(a: Array) -> Array:
-    return np.copy(a, order="K")
-
-
 def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:
     def plain(x: Any) -> Any:
         if isinstance(x, tuple):
@@ -92,39 +100,44 @@ def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:
         if not callable(x):
             return x
         try:
-            return schedules.to_config(x)
+            return to_config(x)
         except TypeError:
             return SCHEDULE
 
     return {name: plain(x) for name, x in values.items()}
 
 
-def _structure(mine: Mapping[str, Any], saved: Any) -> list[str]:
-    """What is wrong with the outline: another optimizer, other conventions, other groups."""
+def _kind(mine: Mapping[str, Any], saved: Any) -> list[str]:
+    """What is so wrong that there is nothing to compare: no state, or another optimizer's."""
     if not isinstance(saved, Mapping) or saved.keys() != mine.keys():
         return [f"it is not a state dict of fastopt: expected a dict with the keys {', '.join(mine)}"]
+    problems = [
+        f"{key} is {saved[key]!r}: expected {type(ours).__name__}"
+        for key, ours in mine.items()
+        if not isinstance(saved[key], type(ours))
+    ]
+    if not problems and saved["optimizer"] != mine["optimizer"]:
+        problems.append(f"it is the state of {saved['optimizer']}, and this optimizer is {mine['optimizer']}")
+    return problems
+
+
+def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the outline: other conventions, other groups, other names."""
     problems = []
-    if saved["optimizer"] != mine["optimizer"]:
-        return [f"it is the state of {saved['optimizer']}, and this optimizer is {mine['optimizer']}"]
-    for key, ours in mine.items():
-        if not isinstance(saved[key], type(ours)):
-            problems.append(f"{key} is {saved[key]!r}: expected a {type(ours).__name__}")
-    if problems:
-        return problems
     for name in {**mine["fixed"], **saved["fixed"]}:
         ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
-        if ours != theirs:
+        if type(ours) is not type(theirs) or ours != theirs:
             problems.append(f"it was made with {name}={theirs!r}, and this optimizer with {name}={ours!r}")
     for key in ("t", "skipped"):
         if not _is_count(saved[key]):
             problems.append(f"{key} is {saved[key]!r}: expected a count of steps")
     if len(saved["groups"]) != len(mine["groups"]):
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
-        return problems
-    for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=True)):
+    for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):
         problems += _keys(f"group {i} has hyperparameters", ours, theirs)
-        if set(ours["names"]) != set(theirs.get("names", ())):
-            problems.append(f"group {i} has other parameters: {list(theirs.get('names', ()))}")
+        if "names" in _mapping(theirs) and not _same_names(ours["names"], theirs["names"]):
+            found = theirs["names"]
+            problems.append(f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else found!r}")
     problems += _keys("options", mine["options"], saved["options"])
     problems += _keys("state of parameters", mine["state"], saved["state"])
     problems += _keys("averages of parameters", mine["averages"], saved["averages"])
@@ -132,27 +145,35 @@ def _structure(mine: Mapping[str, Any], saved: Any) -> list[str]:
 
 
 def _contents(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    """What is wrong with single entries: missing buffers, other shapes and types."""
+    """What is wrong with single entries: missing buffers, other shapes and types, counts that cannot be."""
     problems = []
     for name, ours in mine["state"].items():
-        theirs = saved["state"][name]
-        differing = _keys(f"state of {name!r} has", ours, theirs)
-        problems += differing
-        if not differing:
-            problems += [p for key, x in ours.items() if (p := _entry(f"{key!r} of {name!r}", x, theirs[key]))]
-    for name, ours in mine["averages"].items():
-        problems += [p for p in [_entry(f"the average of {name!r}", ours, saved["averages"][name])] if p]
-    return problems
+        if name in saved["state"]:
+            theirs = saved["state"][name]
+            problems += _keys(f"state of {name!r} has", ours, theirs)
+            theirs = _mapping(theirs)
+            problems += [_entry(f"{key!r} of {name!r}", x, theirs[key]) for key, x in ours.items() if key in theirs]
+            t = theirs.get("t")
+            if _is_count(t) and _is_count(saved["t"]) and t > saved["t"]:
+                problems.append(f"'t' of {name!r} is {t}, more than the {saved['t']} steps of the optimizer")
+    for name, average in mine["averages"].items():
+        if name in saved["averages"]:
+            problems.append(_entry(f"the average of {name!r}", average, saved["averages"][name]))
+    return [problem for problem in problems if problem]
 
 
-def _entry(what: str, mine: Any, saved: Any) -> str | None:
+def _mapping(saved: Any) -> Mapping[str, Any]:
+    return saved if isinstance(saved, Mapping) else {}
+
+
+def _entry(what: str, mine: Any, saved: Any) -> str:
     if isinstance(mine, np.ndarray):
         if not isinstance(saved, np.ndarray) or saved.shape != mine.shape or saved.dtype != mine.dtype:
             found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else repr(saved)
             return f"{what} is {found}: expected {mine.dtype} {mine.shape}"
-        return None
+        return ""
     valid = _is_count(saved) if isinstance(mine, int) else isinstance(saved, float)
-    return None if valid else f"{what} is {saved!r}"
+    return "" if valid else f"{what} is {saved!r}: expected a {'count' if isinstance(mine, int) else 'float'}"
 
 
 def _restored(
@@ -161,16 +182,20 @@ def _restored(
     """The values of `saved`, with the callables of `mine` where one of the user's own was saved."""
     values = {}
     for name, here in mine.items():
+        if name not in _mapping(saved):
+            continue
         theirs = saved[name]
         try:
-            if isinstance(here, tuple) and isinstance(theirs, tuple):
+            if isinstance(here, tuple) and not isinstance(theirs, Mapping):
+                if not isinstance(theirs, tuple) or len(theirs) != len(here):
+                    raise ValueError(f"{name} is {theirs!r}: expected {len(here)} values")
                 value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))
             else:
                 value = _kept(name, here, theirs, made)
             values[name] = opt._hyperparameters[name].admit(value)
             if name not in ("clip_norm", "clip_value"):
                 opt._check_value(name, values[name])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             problems.append(str(error))
     return values
 
@@ -181,8 +206,8 @@ def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     if options.get("clip_norm") is not None and options.get("clip_value") is not None:
         problems.append("it clips by clip_norm and by clip_value")
     try:
-        one_of("on_nonfinite", saved["on_nonfinite"], (None, "raise", "skip"))
-        boolean("maximize", saved["maximize"])
+        one_of("on_nonfinite", saved.get("on_nonfinite"), (None, "raise", "skip"))
+        boolean("maximize", saved.get("maximize", False))
     except (TypeError, ValueError) as error:
         problems.append(str(error))
     return problems
@@ -196,10 +221,17 @@ def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
     return made.schedule(name, mine, saved) if isinstance(saved, Mapping) else saved
 
 
-def _keys(what: str, mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+def _keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
+    if not isinstance(saved, Mapping):
+        return [f"{what}: no dict, but {saved!r}"]
     missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
     return [f"{what} missing: {missing}"] * bool(missing) + [f"{what} not known here: {extra}"] * bool(extra)
 
 
+def _same_names(mine: tuple[str, ...], saved: Any) -> bool:
+    return isinstance(saved, (list, tuple)) and all(isinstance(name, str) for name in saved) and set(saved) == set(mine)
+
+
 def _is_count(x: Any) -> bool:
-    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
+    # Schedules and bias corrections compute with counts as floats, which have every integer up to here.
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 2**53

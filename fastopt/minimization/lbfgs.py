@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, tree
+from fastopt import _core, checkpoint, copying, tree
 from fastopt.hyperparameters import at_least_0, number, one_of, whole
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.objective import pair
-from fastopt.optimizer import NonFiniteError
+from fastopt.nonfinite import NonFiniteError
 from fastopt.tree import Array, Tree
+
+OWN = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")
 
 
 class LBFGSReport(NamedTuple):
@@ -64,8 +67,8 @@ class LBFGS:
         backend: str = "c",
         **options: Any,
     ) -> None:
-        own = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")
-        options = search_options("LBFGS", own, line_search, options)
+        self._options = options
+        options = search_options("LBFGS", OWN, line_search, options)
         self.history = whole("history", history)
         self.line_search = line_search
         self.max_iterations = whole("max_iterations", max_iterations)
@@ -87,7 +90,7 @@ class LBFGS:
         dtype = np.result_type(*self._params)
         self._rounds = [p for p in self._params if p.dtype != dtype] != []
         size = sum(p.size for p in self._params)
-        one_of("backend", backend, ("c", "numpy"))
+        self.backend = one_of("backend", backend, ("c", "numpy"))
         self._descent = Descent(
             size,
             dtype,
@@ -245,6 +248,24 @@ class LBFGS:
             v.remember()
         self.t = saved["t"]
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `state_dict()` to one file in the safetensors format, as other optimizers do."""
+        checkpoint.save(path, self.state_dict(), self.names)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Takes over what `save` wrote. Raises ValueError for a file that is damaged, newer or does not fit, before
+        anything is changed."""
+        checkpoint.load(path, self.names, self._refuse, self.load_state_dict)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        own = {name: getattr(self, name) for name in OWN}
+        return copying.blank, (type(self),), (self._template, own, self._options, self.state_dict())
+
+    def __setstate__(self, saved: tuple[Tree, dict[str, Any], dict[str, Any], dict[str, Any]]) -> None:
+        params, own, options, state = saved
+        LBFGS.__init__(self, params, **own, **options)
+        self.load_state_dict(state)
+
     def _refuse(self, saved: Any) -> int:
         """Raises for a state that does not fit; returns how many pairs it has."""
         if not isinstance(saved, Mapping) or saved.keys() != {"optimizer", "t", "state"}:
@@ -253,21 +274,23 @@ class LBFGS:
             raise ValueError(f"this is the state of {saved['optimizer']}, and this optimizer is LBFGS")
         if isinstance(saved["t"], bool) or not isinstance(saved["t"], int) or saved["t"] < 0:
             raise ValueError(f"t is {saved['t']!r}: expected a count of iterations")
-        if set(saved["state"]) != set(self.names):
-            raise ValueError(f"the state is of {sorted(saved['state'])}, and the parameters are {sorted(self.names)}")
+        found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
+        if not isinstance(found, list) or set(found) != set(self.names):
+            raise ValueError(f"the state is of {found!r}, and the parameters are {list(self.names)}")
         counts = set()
         for name, p in zip(self.names, self._params, strict=True):
             for key in ("s", "y"):
-                a = saved["state"][name].get(key)
+                entry = saved["state"][name]
+                a = entry.get(key) if isinstance(entry, Mapping) else None
                 if (
                     not isinstance(a, np.ndarray)
                     or a.dtype != self._before.dtype
                     or a.shape[1:] != p.shape
                     or not a.ndim
                 ):
-                    found = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else repr(a)
+                    what = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else repr(a)
                     raise ValueError(
-                        f"{key!r} of {name!r} is {found}: expected {self._before.dtype} of shape (pairs, *{p.shape})"
+                        f"{key!r} of {name!r} is {what}: expected {self._before.dtype} of shape (pairs, *{p.shape})"
                     )
                 counts.add(a.shape[0])
         if len(counts) != 1:

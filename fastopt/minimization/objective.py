@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.hyperparameters import number
-from fastopt.optimizer import NonFiniteError
+from fastopt.nonfinite import NonFiniteError
 from fastopt.tree import Array, kind
 
 

@@ -1,0 +1,56 @@
+"""Pickling and copying an optimizer: with its parameters, so that a copy is as complete as the original.
+
+Parameters are pickled as any array is: copied or pickled together with the model that holds them, both copies
+hold the same arrays again. Everything that follows from the rest, as the plan and its memory, is made anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastopt import state
+from fastopt.hyperparameters import hyperparameters
+
+if TYPE_CHECKING:
+    from fastopt.optimizer import Optimizer
+
+MADE_ANEW = {
+    "_accumulated",
+    "_accumulation",
+    "_changing",
+    "_carrying",
+    "_cohorts",
+    "_current",
+    "_current_options",
+    "_groups",
+    "_hyperparameters",
+    "_lookahead",
+    "_plan",
+    "_schedules",
+    "_skipped",
+    "_stale",
+    "_t",
+}
+
+
+def reduce(opt: Optimizer) -> tuple[Any, ...]:
+    reduced: Any = object.__reduce_ex__(opt, 2)
+    make, args, (attributes, slots), *_ = reduced
+    kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name not in MADE_ANEW}
+    groups = [dict(group) for group in opt.groups]
+    return make, args, (kept, groups, state.save(opt, live=True))
+
+
+def blank(cls: type[Any]) -> Any:
+    """An instance that is yet to be restored."""
+    return object.__new__(cls)
+
+
+def restore(opt: Optimizer, saved: tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]) -> None:
+    kept, groups, arrays = saved
+    for name, x in kept.items():
+        # A shallow copy shares parameters with the original, and nothing else.
+        setattr(opt, name, dict(x) if type(x) is dict else x)
+    opt._hyperparameters = hyperparameters(type(opt))
+    opt._begin(groups)
+    state.write(opt, arrays)

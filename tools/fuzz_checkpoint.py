@@ -1,0 +1,294 @@
+"""Feeds damaged and hostile files to opt.load:
+
+    python -m tools.fuzz_checkpoint [--inputs N] [--seed S]       mutations of good files; 100,000 by default
+    python -m tools.fuzz_checkpoint --guided [--inputs N]         guided by coverage, where atheris is installed
+
+Half of the mutations are of bytes; the others are of the header, the description and the arrays, with all checksums
+put right again, so that what lies behind these is reached. An input that loads, or is refused with words not seen
+before, is mutated further. Each input must be refused with a ValueError and change nothing, or load as another reader
+(tests/checkpoints.py) reads it; a file whose checksums are not put right may load only where it says what it said.
+Exits with an error, and the input in a file, at the first that does otherwise. From the root of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import random
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.checkpoints import Parts
+
+VALUES = json.loads(
+    """[null, true, false, 0, 1, -1, 2147483648, 9007199254740992, 9223372036854775808, 1000000000000000000000000000000,
+    0.0, -0.0, 0.5, 1.0, 1e308, 5e-324, 1e400, "", "W", "schedule", "raise", "skip", "F32", "F64", "BF16", "inf",
+    "$tuple", "$array", "\\ud800", "\\u0000", [], {}, [0], [3, 2], [1099511627776, 1099511627776],
+    [9223372036854775808, 0],
+    [0, 1099511627776], {"$tuple": []}, {"$tuple": [0.5, 0.5]}, {"$float": "nan"}, {"$float": "inf"}, {"$$": 1},
+    {"$x": 1}, {"W": {}}, {"$array": {"dtype": "F64", "shape": [2, 3], "blake2b": ""}}]"""
+)
+VALUES.append(10**400)
+NUMBERS = [0, 1, 7, 8, 255, 2**16, 2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1]
+
+
+def optimizers() -> list[Any]:
+    """What the files are loaded into: one with groups, scalar state, averages and options; one with schedules alone."""
+    import fastopt
+    from fastopt import schedules
+
+    params = [{"params": {"W": np.ones((2, 3)), "none": np.ones((0, 2), np.float32)}}, {"params": [np.array(1.0)]}]
+    rich = fastopt.NAdam(params, momentum_decay=0.004, average=0.9, clip_norm=1.0, on_nonfinite="skip")
+    rich.step([{"W": np.ones((2, 3)), "none": None}, [np.array(2.0)]])
+    lr = schedules.warmup(3, schedules.piecewise([10, 20], [0.5, 0.25, 0.125]))
+    scheduled = fastopt.SGD(np.ones(3), lr=lr, l2=schedules.ReduceOnPlateau(0.5), l1=schedules.one_cycle(0.5, 100).lr)
+    return [rich, scheduled]
+
+
+class Target:
+    """Loads inputs, the first byte of which chooses the optimizer, and checks what comes of it."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / "input.safetensors"
+        self.optimizers = optimizers()
+        self.seeds = []
+        for i, opt in enumerate(self.optimizers):
+            opt.save(self.path)
+            self.seeds.append(bytes([i]) + self.path.read_bytes())
+        self.good = [contents(opt) for opt in self.optimizers]
+
+    def attempt(self, data: bytes, signed: bool = True) -> str:
+        """What became of the input: "loaded", or the words of its refusal without the values in them."""
+        which = data[0] % len(self.optimizers) if data else 0
+        opt, good, file = self.optimizers[which], self.good[which], data[1:]
+        self.path.write_bytes(file)
+        try:
+            opt.load(self.path)
+        except ValueError as error:
+            if contents(opt) != good:
+                raise AssertionError("it was refused, and something has changed") from error
+            words = (
+                str(error)
+                .partition("was not loaded: ")[2]
+                .removeprefix("this state does not fit; nothing was changed:")
+            )
+            return re.sub(r"'[^']*'|\d+|\s+", " ", words)[:60]
+        loaded = opt.state_dict()
+        expected = plain(Parts(file))
+        if not same(expected, loaded):
+            raise AssertionError(f"the file holds {expected}, and what was loaded is {loaded}")
+        if not signed and contents(opt) != good:
+            raise AssertionError("it was changed without its checksums, and loaded")
+        self.path.write_bytes(self.seeds[which][1:])
+        opt.load(self.path)
+        if contents(opt) != good:
+            raise AssertionError("the good file does not undo it")
+        return "loaded"
+
+
+def contents(opt: Any) -> tuple[Any, ...]:
+    """All that loading can change, to compare."""
+    averages = [a.tobytes() for a in opt._plan.averages if a is not None]
+    buffers = [a.tobytes() for state in opt._plan.states for a in state]
+    counts = [[x for x in entry.values() if not isinstance(x, np.ndarray)] for entry in opt.state.values()]
+    values = repr(
+        ([group._values for group in opt.groups], opt._options, opt.on_nonfinite, opt.maximize, opt.t, counts)
+    )
+    return values, averages, buffers
+
+
+def plain(parts: Parts) -> Any:
+    """The state in a file, by another reader than fastopt's."""
+    types = {"F32": np.float32, "F64": np.float64}
+
+    def decoded(x: Any, pointer: str) -> Any:
+        if isinstance(x, list):
+            return [decoded(item, f"{pointer}/{i}") for i, item in enumerate(x)]
+        if not isinstance(x, dict):
+            return x
+        if "$tuple" in x:
+            return tuple(decoded(x["$tuple"], pointer))
+        if "$float" in x:
+            return float(x["$float"])
+        if "$array" in x:
+            entry = parts.header[pointer]
+            return np.frombuffer(parts.array(pointer), types[entry["dtype"]]).reshape(entry["shape"])
+        names = {key: key.removeprefix("$") for key in x}
+        return {name: decoded(x[key], f"{pointer}/{name}") for key, name in names.items()}
+
+    return decoded(parts.description["state"], "")
+
+
+def same(a: Any, b: Any, key: str = "") -> bool:
+    """Equal to the bit; the order of names and 1 for 1.0 are no difference."""
+    if isinstance(b, np.ndarray):
+        return (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+    if isinstance(b, dict) and b.keys() == {"name", "arguments"}:
+        if a == "schedule":
+            return True  # a callable of the user's own: the optimizer's stays
+        # Of a schedule, a file may leave out arguments that have a default, and say a number for a constant.
+        a = a if isinstance(a, dict) else {"name": "constant", "arguments": {"v": a}}
+        given = a["arguments"].items()
+        return a["name"] == b["name"] and all(
+            key in b["arguments"] and same(x, b["arguments"][key]) for key, x in given
+        )
+    if isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key], key) for key in b)
+    if key == "names":
+        return set(a) == set(b)
+    if isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    a = float(a) if isinstance(b, float) and type(a) is int else a
+    return (a == b and str(a)[:1] == str(b)[:1]) or (a != a and b != b)
+
+
+# Mutations
+
+
+def mutated(data: bytes, draw: random.Random) -> tuple[bytes, bool]:
+    """A changed file, and whether its checksums were put right."""
+    signed = draw.random() < 0.5
+    if signed:
+        try:
+            parts = Parts(data[1:])
+            for _ in range(draw.choice([1, 1, 1, 2, 5])):
+                draw.choice([change_value, change_value, change_header, change_body, change_names])(parts, draw)
+            return data[:1] + parts.join(), True
+        except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
+            pass
+    return data[:1] + change_bytes(data[1:], draw), False
+
+
+def nodes(x: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) under x."""
+    pairs = list(x.items()) if isinstance(x, dict) else list(enumerate(x)) if isinstance(x, list) else []
+    found = [(x, key) for key, _ in pairs]
+    for _, item in pairs:
+        found += nodes(item)
+    return found
+
+
+def change(x: Any, draw: random.Random) -> None:
+    places = nodes(x)
+    container, key = draw.choice(places)
+    kind = draw.randrange(6)
+    if kind == 0:
+        del container[key]
+    elif kind == 1:
+        container[key] = draw.choice([{"$tuple": [container[key]]}, [container[key]], {"W": container[key]}])
+    elif kind == 2:
+        other, there = draw.choice(places)
+        container[key] = json.loads(json.dumps(other[there]))
+    elif kind == 3 and type(container[key]) in (int, float):
+        container[key] = draw.choice([container[key] + 1, -container[key], container[key] * 0.5, draw.random()])
+    else:
+        container[key] = json.loads(json.dumps(draw.choice(VALUES)))
+
+
+def change_value(parts: Parts, draw: random.Random) -> None:
+    change(parts.description, draw)
+
+
+def change_header(parts: Parts, draw: random.Random) -> None:
+    if draw.random() < 0.2:
+        parts.metadata[draw.choice(["fastopt", "blake2b", "format"])] = "1"
+        return
+    change(parts.header, draw)
+
+
+def change_body(parts: Parts, draw: random.Random) -> None:
+    parts.body = change_bytes(parts.body, draw)
+
+
+def change_names(parts: Parts, draw: random.Random) -> None:
+    containers = [container for container, _ in nodes(parts.description) if isinstance(container, dict)]
+    container = draw.choice(containers)
+    name = draw.choice(["", "W", "$W", "$$", "$array", "a/b", "~", "\ud800", "t", "x" * 1000])
+    container[name] = container.pop(draw.choice(list(container)))
+
+
+def change_bytes(data: bytes, draw: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(draw.choice([1, 1, 1, 2, 8])):
+        at, kind = draw.randrange(len(changed) + 1), draw.randrange(6)
+        if kind == 0 and changed:
+            changed[at % len(changed)] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del changed[at:]
+        elif kind == 2:
+            del changed[at : at + draw.randrange(1, 20)]
+        elif kind == 3:
+            changed[at:at] = draw.choice([b"[" * 2000, b"{", b"}", b'"', b"\0", b" ", b'"t":1,', draw.randbytes(8)])
+        elif kind == 4:
+            changed[:8] = draw.choice(NUMBERS).to_bytes(8, "little")
+        else:
+            there = draw.randrange(len(changed) + 1)
+            changed[at : at + 16] = changed[there : there + 16]
+    return bytes(changed)
+
+
+def fuzz(inputs: int, seed: int, folder: str) -> collections.Counter[str]:
+    """What became of them, by words."""
+    draw, target = random.Random(seed), Target(folder)
+    pool, counts = list(target.seeds), collections.Counter()
+    for _ in range(inputs):
+        origin = draw.randrange(len(pool))
+        data, signed = mutated(pool[origin], draw)
+        try:
+            outcome = target.attempt(data, signed or origin >= len(target.seeds))
+        except BaseException:
+            Path("checkpoint-that-failed.bin").write_bytes(data)
+            raise
+        if (outcome not in counts or outcome == "loaded") and len(data) < 20_000:
+            pool.append(data)
+            if len(pool) > 500:
+                del pool[draw.randrange(len(target.seeds), len(pool))]
+        counts[outcome] += 1
+    return counts
+
+
+def guided(inputs: int, folder: str) -> None:
+    """With libFuzzer, which sees what Python code each input reaches."""
+    import atheris
+
+    with atheris.instrument_imports(include=["fastopt.checkpoint", "fastopt.state", "fastopt.schedules"]):
+        import fastopt  # noqa: F401
+    target = Target(folder)
+    corpus = Path(folder) / "corpus"
+    corpus.mkdir()
+    for i, seed in enumerate(target.seeds):
+        (corpus / str(i)).write_bytes(seed)
+
+    def mutate(data: bytes, longest: int, seed: int) -> bytes:
+        draw = random.Random(seed)
+        changed = mutated(data, draw)[0] if data and draw.random() < 0.7 else atheris.Mutate(data, len(data) + 64)
+        return changed[:longest]
+
+    arguments = [sys.argv[0], f"-runs={inputs}", "-max_len=20000", "-rss_limit_mb=4096", str(corpus)]
+    atheris.Setup(arguments, target.attempt, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=time.time_ns())
+    parser.add_argument("--guided", action="store_true")
+    options = parser.parse_args()
+    shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        if options.guided:
+            guided(options.inputs, folder)
+        else:
+            counts = fuzz(options.inputs, options.seed, folder)
+            for outcome, n in counts.most_common(20):
+                print(f"{n:9}  {outcome}")
+            print(f"and {len(counts) - 20} more ways to be refused")
+            print(f"{options.inputs} inputs with seed {options.seed}: none crashed, none loaded wrongly")
