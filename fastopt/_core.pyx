@@ -245,6 +245,7 @@ cdef class Plan:
     cdef readonly tuple names, params, states, averages
     cdef readonly list grads
     cdef readonly bint flush
+    cdef bint reading
     cdef str holder
     cdef object __weakref__
 
@@ -536,11 +537,14 @@ cdef class Plan:
         return self.plan.norm if self.plan.measure else None
 
     def __enter__(self):
-        """Claims the plan: within the block nobody steps, and no state is read or written amid a step."""
-        self._claim()
+        """Keeps steps away while state is read, unless whoever holds the plan does."""
+        self.reading = self.holder is None
+        if self.reading:
+            self._claim()
 
     def __exit__(self, *error):
-        self.release()
+        if self.reading:
+            self.release()
 
     def release(self):
         """Lets go of the gradients and of the claim."""

@@ -8,6 +8,9 @@ from functools import partial
 from typing import Any
 
 from fastopt import checkpoint, copying, state
+from fastopt.parameters import held
+
+LOADING = "a state is being loaded: do this after it"
 
 
 class Persistent:
@@ -28,7 +31,7 @@ class Persistent:
         Raises ValueError, with everything that does not fit in one message, before anything is changed.
         Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
         where a callable of the user's own was saved, this optimizer must have one."""
-        with self._plan:
+        with held(self, LOADING):
             state.load(self, saved)
 
     def save(self: Any, path: str | os.PathLike[str]) -> None:
@@ -42,7 +45,7 @@ class Persistent:
         """Takes over what `save` wrote, as `load_state_dict` does. Nothing in the file is run.
 
         Raises ValueError for a file that is damaged, newer or does not fit, before anything is changed."""
-        with self._plan:
+        with held(self, LOADING):
             checkpoint.load(path, self.names, partial(state.check, self), partial(state.load, self))
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
