@@ -61,7 +61,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
     ax.plot(degrees, variance, "s-", color=common.ORANGE, label="variance")
     ax.plot(degrees, total, "^-", color=common.BLACK, label="error on new data: bias² + variance + noise")
     ax.axhline(NOISE**2, ls=":", color="0.4", label="noise")
-    ax.set(yscale="log", ylim=(1e-3, 30), xlabel="degree of the polynomial", ylabel="mean squared error (units of y²)")
+    ax.set(yscale="log", ylim=(1e-3, 10), xlabel="degree of the polynomial", ylabel="mean squared error (units of y²)")
     ax.legend(loc="upper center", ncols=2)
     ax.set_xticks(degrees)
     common.save(figure, out, "bias_variance")

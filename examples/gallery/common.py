@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from fastopt.tree import Array
 
@@ -30,8 +32,11 @@ def panels(count: int, title: str, **kwargs: Any) -> tuple[Figure, list[Any]]:
 
 
 def save(figure: Figure, out: Path, name: str) -> None:
+    """A PNG with a palette, a third of the size of one without."""
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / f"{name}.png", dpi=100)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    Image.open(drawn).convert("RGB").quantize(128).save(out / f"{name}.png", optimize=True)
 
 
 def mnist1d(examples: int, test: int, seed: int) -> tuple[Array, Array, Array, Array]:

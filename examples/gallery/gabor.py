@@ -40,7 +40,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
     ends = loss(p)
     found = ends < 1.05 * ends.min()
     figure, (left, right) = common.panels(2, "The Gabor model: where descent ends depends on where it starts")
-    grid = np.stack(np.meshgrid(np.linspace(-10, 10, 160), np.linspace(0, 32, 160)), axis=-1)
+    grid = np.stack(np.meshgrid(np.linspace(-10, 10, 160), np.linspace(0, 40, 160)), axis=-1)
     left.contourf(grid[..., 0], grid[..., 1], loss(grid), levels=10, cmap="Greys", alpha=0.5)
     for i, good in enumerate(found):
         color = common.BLUE if good else common.ORANGE
@@ -51,9 +51,9 @@ def main(small: bool, out: Path) -> dict[str, float]:
         xlabel="$p_0$",
         ylabel="$p_1$",
         xlim=(-10, 10),
-        ylim=(0, 32),
-        title="○ start, ★ best minimum, ✖ another end; darker: higher loss",
+        ylim=(0, 40),
     )
+    left.set_title("○ start, ★ best minimum, ✖ another end; dark: high loss", fontsize=10)
     line = np.linspace(-15, 15, 300)
     right.plot(x, y, "o", color="0.5", label="data")
     right.plot(line, model(p[ends.argmin()], line)[0], color=common.BLUE, lw=2, label=f"best, loss {ends.min():.3f}")

@@ -38,7 +38,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
         left.plot(*path.T, color=color, marker=marker, ms=3, lw=1.2, label=name)
         right.plot(loss, color=color, lw=1.8, label=name)
         facts[f"loss at the end, {name}"] = float(loss[-1])
-    x, y = np.meshgrid(np.linspace(-7.5, 3.5, 120), np.linspace(-4.5, 3.5, 120))
+    x, y = np.meshgrid(np.linspace(-7.5, 3.5, 120), np.linspace(-6, 3.5, 120))
     value = 0.5 * (HESSIAN[0, 0] * x**2 + 2 * HESSIAN[0, 1] * x * y + HESSIAN[1, 1] * y**2)
     left.contour(x, y, value, levels=np.geomspace(0.3, 300, 12), colors="0.8", linewidths=0.8, zorder=0)
     left.plot(0, 0, "*", color=common.AMBER, mec="black", ms=14, zorder=3)
