@@ -59,6 +59,7 @@ __all__ = [
     "minimize",
     "schedules",
     "scaling",
+    "schedules",
     "selftest",
     "set_num_threads",
     "subnormals",

@@ -33,7 +33,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
         opt = fastopt.SGD(p, lr=0.05)
         path = [p.copy()]
         for _ in range(epochs):
-            for batch in common.batches(n, size, rng):
+            for batch in fastopt.batches(n, size, rng):
                 error = p[0] * x[batch] + p[1] - y[batch]
                 opt.step(2 * np.array([(error * x[batch]).mean(), error.mean()]))
                 path.append(p.copy())

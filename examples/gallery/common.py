@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+import fastopt
 from fastopt.tree import Array
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -60,7 +61,7 @@ def network(rng: np.random.Generator, sizes: tuple[int, ...], copies: int = 1, d
     """Layers of `copies` independent networks, each W (copies, inputs, outputs) and b (copies, 1, outputs)."""
     return [
         {
-            "W": np.stack([he_normal(shape, rng, dtype=dtype) for _ in range(copies)]),
+            "W": np.stack([fastopt.init.he_normal(shape, rng, dtype=dtype) for _ in range(copies)]),
             "b": np.zeros((copies, 1, shape[1]), dtype),
         }
         for shape in itertools.pairwise(sizes)
@@ -90,37 +91,17 @@ def error_rate(params: Params, x: Array, classes: Array) -> Array:
     return np.mean(forward(params, x)[-1].argmax(axis=-1) != classes, axis=-1)
 
 
-def he_normal(shape, rng, dtype):
-    return (rng.standard_normal(shape) * np.sqrt(2 / shape[0])).astype(dtype)
-
-
-def batches(n, size, rng):
-    """One epoch: every index below n once, in a fresh order, `size` at a time (the last batch may be smaller)."""
-    order = rng.permutation(n)
-    for start in range(0, n, size):
-        yield order[start : start + size]
-
-
-def sparse_cross_entropy(logits: Array, classes: Array) -> tuple[float, Array]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    p = np.exp(shifted)
-    total = p.sum(axis=1, keepdims=True)
-    rows = np.arange(len(classes))
-    loss = float(np.mean(np.log(total[:, 0]) - shifted[rows, classes]))
-    p /= total
-    p[rows, classes] -= 1
-    return loss, p / len(classes)
-
-
 def classify(params: Params, x: Array, classes: Array) -> tuple[float, Params]:
     """The mean cross-entropy over all copies, and for each copy the gradient of its own mean."""
     values = forward(params, x)
     logits = values[-1]
-    loss, slope = sparse_cross_entropy(logits.reshape(-1, logits.shape[-1]), classes.ravel())
+    loss, slope = fastopt.losses.sparse_cross_entropy(logits.reshape(-1, logits.shape[-1]), classes.ravel())
     return loss, backward(params, values, slope.reshape(logits.shape) * logits.dtype.type(len(logits)))
 
 
 class EarlyStopping:
+    """Keeps the parameters of the lowest metric, and puts them back after `patience` updates without a lower one."""
+
     def __init__(self, patience, restore_best, params):
         self.patience, self.params, self.best, self.steps, self.best_step = patience, params, np.inf, 0, 0
 

@@ -23,7 +23,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
         steps = epochs * examples // 100
         opt = fastopt.Adam(params, lr=lambda t, steps=steps: 5e-3 * (1 - t / steps))
         for _ in range(epochs):
-            for batch in common.batches(examples, 100, rng):
+            for batch in fastopt.batches(examples, 100, rng):
                 opt.step(common.classify(params, x[batch][None], labels[:, batch])[1])
         train[i] = common.error_rate(params, x[None], labels)
         test[i] = common.error_rate(params, x_test[None], classes_test)

@@ -24,7 +24,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
     opt = fastopt.Adam(params, lr=1e-3)
     train, valid, stopped_at = [], [], None
     for epoch in range(epochs):
-        for batch in common.batches(examples, 100, rng):
+        for batch in fastopt.batches(examples, 100, rng):
             opt.step(common.classify(params, x[batch][None], labels[None, batch])[1])
         train.append(common.classify(params, x[None], labels)[0])
         valid.append(common.classify(params, x_valid[None], y_valid)[0])

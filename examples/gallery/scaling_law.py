@@ -35,11 +35,12 @@ def trained(n, copies, steps, rng):
     opt = fastopt.Adam(params, lr=lambda t: 3e-3 * (1 - t / steps))
     lowest, found, size = np.full(copies, np.inf), np.empty(copies), min(64, n)
     while opt.t < steps:
-        for batch in common.batches(n, size, rng):
+        for batch in fastopt.batches(n, size, rng):
             if opt.t == steps or len(batch) < size:
                 break
             values = common.forward(params, x[:, batch])
-            opt.step(common.backward(params, values, 2 * (values[-1] - y[:, batch]) / len(batch)))
+            slope = fastopt.losses.mse(values[-1], y[:, batch])[1] * np.float32(copies)  # of each copy's own mean
+            opt.step(common.backward(params, values, slope))
             if opt.t % 100 == 0:
                 valid = squares(params, *held_out)
                 better = valid < lowest
