@@ -7,7 +7,6 @@ updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
 from fastopt import init, line_search, losses, scaling, schedules
-from fastopt import init, losses, scaling, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.averaging import EMA, RunningMean
@@ -57,7 +56,6 @@ __all__ = [
     "line_search",
     "losses",
     "minimize",
-    "schedules",
     "scaling",
     "schedules",
     "selftest",
