@@ -11,8 +11,8 @@ import fastopt
 
 
 def main(small: bool, out: Path) -> dict[str, float]:
-    examples, noise, seeds = 400 if small else 2000, 0.2, 2 if small else 3
-    widths = [2, 4, 16, 128] if small else [2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 160]
+    examples, noise, seeds = 400 if small else 2000, 0.2, 2 if small else 5
+    widths = [2, 16, 96] if small else [2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 160]
     epochs = 500
     x, classes, x_test, classes_test = common.mnist1d(examples, 500 if small else 2000, seed=0)
     rng = np.random.default_rng(0)
@@ -30,25 +30,25 @@ def main(small: bool, out: Path) -> dict[str, float]:
     middle = test.mean(axis=1)
     fits = int(np.argmax(train.mean(axis=1) < 0.01))
 
-    title = f"Double descent: {examples} examples of MNIST-1D, {noise:.0%} of the labels wrong, {seeds} seeds"
-    figure, (ax,) = common.panels(1, title)
-    figure.set_size_inches(7.5, 4.6)
-    for values, color, marker, name in [
-        (test, common.ORANGE, "o", "test error (right labels)"),
-        (train, common.BLUE, "s", "training error (noisy labels)"),
+    title = f"Double descent: {examples:,} examples of MNIST-1D, {noise:.0%} of the labels wrong, {seeds} seeds"
+    figure, (left, right) = common.panels(2, title)
+    for ax, errors, color, name in [
+        (left, test, common.ORANGE, "test error, right labels (%)"),
+        (right, train, common.BLUE, "training error, noisy labels (%)"),
     ]:
-        ax.plot(widths, 100 * values.mean(axis=1), color=color, marker=marker, lw=2, label=name)
-        ax.fill_between(widths, 100 * values.min(axis=1), 100 * values.max(axis=1), color=color, alpha=0.2, lw=0)
-    ax.axvline(widths[fits], color="0.5", ls=":", label="training error below 1%")
-    ax.set(xscale="log", ylim=(0, 110), xlabel="width of both hidden layers", ylabel="error (%)")
-    ax.set_xticks(widths, [str(width) for width in widths], fontsize=8)
-    ax.minorticks_off()
-    ax.legend(loc="upper right")
+        ax.plot(widths, 100 * errors.mean(axis=1), "o-", color=color, lw=2)
+        ax.fill_between(widths, 100 * errors.min(axis=1), 100 * errors.max(axis=1), color=color, alpha=0.2, lw=0)
+        ax.axvline(widths[fits], color=common.BLACK, ls=":", label=f"training error below 1% from width {widths[fits]}")
+        ax.set(xscale="log", xlabel="width of both hidden layers", ylabel=name)
+        ax.set_xticks(widths, [str(width) for width in widths], fontsize=7)
+        ax.minorticks_off()
+    right.legend(loc="upper right")
     common.save(figure, out, "double_descent")
     return {
         **{f"test error, width {width}": float(error) for width, error in zip(widths, middle, strict=True)},
         **{
-            f"train error, width {width}": float(error) for width, error in zip(widths, train.mean(axis=1), strict=True)
+            f"training error, width {width}": float(error)
+            for width, error in zip(widths, train.mean(axis=1), strict=True)
         },
         "first width with a training error below 1%": widths[fits],
     }

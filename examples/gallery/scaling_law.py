@@ -50,12 +50,11 @@ def trained(n, copies, steps, rng):
 
 def main(small: bool, out: Path) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    sizes = 2 ** np.arange(7, 12 if small else 15)
-    copies, steps = (4, 800) if small else (4, 4000)
-    losses = np.array([trained(int(n), copies, steps, rng).mean() for n in sizes])
+    sizes = 2 ** np.arange(7, 14 if small else 15)
+    losses = np.array([trained(int(n), 4, 800 if small else 4000, rng).mean() for n in sizes])
     fit = fastopt.scaling.fit_power_law(sizes, losses)
 
-    figure, (ax,) = common.panels(1, "A scaling law measured: the fit finds the noise as the floor of the loss")
+    figure, (ax,) = common.panels(1, "A scaling law measured: its floor is near the noise of the data")
     figure.set_size_inches(7.5, 4.6)
     fit.plot(ax)
     ax.axhline(NOISE**2, color=common.BLACK, ls=":", label=f"the noise of the data, {NOISE**2:.2g}")
