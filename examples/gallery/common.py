@@ -97,22 +97,3 @@ def classify(params: Params, x: Array, classes: Array) -> tuple[float, Params]:
     logits = values[-1]
     loss, slope = fastopt.losses.sparse_cross_entropy(logits.reshape(-1, logits.shape[-1]), classes.ravel())
     return loss, backward(params, values, slope.reshape(logits.shape) * logits.dtype.type(len(logits)))
-
-
-class EarlyStopping:
-    """Keeps the parameters of the lowest metric, and puts them back after `patience` updates without a lower one."""
-
-    def __init__(self, patience, restore_best, params):
-        self.patience, self.params, self.best, self.steps, self.best_step = patience, params, np.inf, 0, 0
-
-    def update(self, metric):
-        if metric < self.best:
-            self.best, self.best_step = metric, self.steps
-            self.kept = [{name: a.copy() for name, a in layer.items()} for layer in self.params]
-        self.steps += 1
-        if self.steps - 1 - self.best_step < self.patience:
-            return False
-        for layer, kept in zip(self.params, self.kept, strict=True):
-            for name, a in layer.items():
-                a[...] = kept[name]
-        return True

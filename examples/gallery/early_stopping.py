@@ -20,7 +20,7 @@ def main(small: bool, out: Path) -> dict[str, float]:
 
     params = common.network(rng, (x.shape[1], 200, 200, 10))
     stopped = [{name: a.copy() for name, a in layer.items()} for layer in params]
-    stopping = common.EarlyStopping(patience, restore_best=True, params=stopped)
+    stopping = fastopt.EarlyStopping(patience, restore_best=True, params=stopped)
     opt = fastopt.Adam(params, lr=1e-3)
     train, valid, stopped_at = [], [], None
     for epoch in range(epochs):
