@@ -6,7 +6,7 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
-from fastopt import init, line_search, losses, schedules
+from fastopt import init, line_search, losses, scaling, schedules
 from fastopt._core import subnormals
 from fastopt.arena import arena
 from fastopt.averaging import EMA, RunningMean
@@ -57,6 +57,7 @@ __all__ = [
     "line_search",
     "losses",
     "minimize",
+    "scaling",
     "schedules",
     "selftest",
     "set_num_threads",
