@@ -132,9 +132,11 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     """What is wrong with a saved accumulation."""
     if saved.keys() != {"count", "weight", "gradients"} or not isinstance(saved["gradients"], Mapping):
         return [f"accumulation is {saved!r}: expected a dict with count, weight and gradients"]
-    count, weight, problems = saved["count"], saved["weight"], []
-    weighs = isinstance(weight, float) and (0 < weight < math.inf if count else weight == 0)
-    if not state._is_count(count) or not weighs:
+    count, weight = saved["count"], saved["weight"]
+    if not state._is_count(count) or not isinstance(weight, float):
+        return [f"accumulation has the count {count!r} and the weight {weight!r}"]
+    problems = []
+    if not (0 < weight < math.inf if count else weight == 0):
         problems.append(f"accumulation has the count {count!r} and the weight {weight!r}")
     params = dict(zip(opt.names, opt._plan.params, strict=True))
     for name, g in saved["gradients"].items():
