@@ -100,7 +100,7 @@ python=$work/venv/bin/python
 if [[ " $* " != " memcheck " ]]; then
     echo "== a virtual environment"
     "${PYTHON:-python3}" -m venv "$work/venv" &&
-        "$python" -m pip install -q "numpy>=2.0" "cython>=3.1" "setuptools>=77" "pytest>=8" pytest-benchmark hypothesis || exit 2
+        "$python" -m pip install -q "numpy>=2.0" "cython>=3.1" "setuptools>=77" "pytest>=8" pytest-benchmark hypothesis safetensors || exit 2
 fi
 for name; do
     echo "== $name: the C program ($SECONDS s)"
