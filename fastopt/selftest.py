@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import _core, memory, reference
+from fastopt import _core, memory, reference, reference_losses
 from fastopt.hyperparameters import whole
 from fastopt.numpy_backend import ReferenceVectors
 from fastopt.tree import Array
@@ -33,7 +34,7 @@ class SelfTest(NamedTuple):
         verdict = "FAILED" if self.failures else "passed"
         lines = [
             f"self-test {verdict}: {self.checks - len(self.failures)} of {self.checks} comparisons equal bit for bit",
-            f"{len(_core.KERNELS)} kernels, 3 norms and the vectors of L-BFGS, float32 and float64, "
+            f"{len(_core.KERNELS)} kernels, 3 norms, 3 losses and the vectors of L-BFGS, float32 and float64, "
             f"on {', '.join(self.isas)}; {self.seconds:.1f} s",
         ]
         return "\n".join([*lines, *self.failures[:20]])
@@ -119,9 +120,27 @@ def _compare_vectors(name: str, rng: np.random.Generator, dtype: Any, length: in
     return bool(seen[0] == seen[1]) and all(same_bits(getattr(both[0], a), getattr(both[1], a)) for a in "xgd")
 
 
+def _compare_loss(name: str, rng: np.random.Generator, dtype: Any, length: int, flush: bool) -> bool:
+    softmax, squares = name == "softmax_cross_entropy", name == "squared_error"
+    shape = (3, max(length, 1)) if softmax else (length,)
+    x = random_array(rng, dtype, math.prod(shape)).reshape(shape)
+    target = rng.integers(0, x.shape[-1], 3) if softmax else rng.random(length).astype(dtype)
+    more = (None, rng.random(3)) if softmax else (0.5,)
+    seen: list[list[Any]] = []
+    for module in (_core, reference_losses):
+        g, losses, how = np.zeros_like(x), np.zeros(shape[0]), {"flush": flush} if module is _core else {}
+        with _core.subnormals(flush), np.errstate(all="ignore"):
+            value = getattr(module, name)(x, target, *more, g, *() if squares else (losses,), **how)
+        seen.append([g, losses, np.array(value if squares else 0.0)])
+    return all(same_bits(a, b) for a, b in zip(*seen, strict=True))
+
+
 COMPARE: dict[str, Callable[[str, np.random.Generator, Any, int, bool], bool]] = {
     "sum_squares": _compare_norm,
     "sum_abs": _compare_norm,
     "max_abs": _compare_norm,
     "vectors": _compare_vectors,
+    "softmax_cross_entropy": _compare_loss,
+    "sigmoid_cross_entropy": _compare_loss,
+    "squared_error": _compare_loss,
 }
