@@ -9,7 +9,7 @@
 #include "kernels.h"
 
 static const ptrdiff_t item_size[FO_DTYPE_COUNT] = {[FO_F32] = 4, [FO_F64] = 8};
-static const double epsilon[FO_DTYPE_COUNT] = {[FO_F32] = FLT_EPSILON, [FO_F64] = DBL_EPSILON};
+static const double epsilon[FO_DTYPE_COUNT] = {[FO_F32] = (double)FLT_EPSILON, [FO_F64] = DBL_EPSILON};
 
 /* Does BODY for the blocks of n elements: `at` is a block's first byte in a vector, `count` its elements. */
 #define FOR_EACH_BLOCK(dtype, n, BODY) \
