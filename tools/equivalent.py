@@ -29,11 +29,9 @@ PROVED = [
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
     (TAIL, NORMS, "norms", *(f"for (; i + FO_LANES {less} n; i += FO_LANES)" for less in ("<=", "<"))),
     (UNUSED, NORMS, "norms", *(f"for (int j = 0; j {less} half; j++)" for less in ("<", "<="))),
-    (
-        BORDER,
-        NORMS,
-        "norms",
-        *(f"#define LARGER(a, b) ((b) != (b) ? (b) : (b) {more} (a) ? (b) : (a))" for more in (">", ">=")),
+    *(
+        (BORDER, NORMS, "norms", *(f"lane[j] = {x} {more} lane[j] ? {x} : lane[j];" for more in (">", ">=")))
+        for x in ("x", "lane[j + half]")
     ),
     (SUM, TWINS, "amsgrad", *(f"larger = np.where(v {more} before, v, before)" for more in (">", ">="))),
     *(
