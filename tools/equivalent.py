@@ -16,6 +16,7 @@ UNUSED = (
     "tools/sanitize.sh address sees"
 )
 SUM = "equal numbers are the same but for -0, which only a hand can put into v_max"
+UNIT = "a maximum overflows only where an element is infinite, so there is no second pass and unit is 1"
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
 
 PROVED = [
@@ -27,6 +28,7 @@ PROVED = [
     (FLUSH, TWINS, "l1", "x = one * p", "x = p"),
     (FLUSH, TWINS, "prox_l1", "x = one * p", "x = p"),
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
+    (UNIT, NORMS, "norms", "return unit * (double)largest;", "return (double)largest;"),
     (TAIL, NORMS, "norms", *(f"for (; i + FO_LANES {less} n; i += FO_LANES)" for less in ("<=", "<"))),
     (UNUSED, NORMS, "norms", *(f"for (int j = 0; j {less} half; j++)" for less in ("<", "<="))),
     *(
