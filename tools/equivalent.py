@@ -25,6 +25,7 @@ PROVED = [
     (FLUSH, STAGES, "prox_l1", "const real x = one * p[i];", "const real x = p[i];"),
     (FLUSH, RULES, "amsgrad", "const real before = one * v_max[i];", "const real before = v_max[i];"),
     (FLUSH, TWINS, "clamp", "x = one * g", "x = g"),
+    (FLUSH, TWINS, "sign", "x = one * g", "x = g"),
     (FLUSH, TWINS, "l1", "x = one * p", "x = p"),
     (FLUSH, TWINS, "prox_l1", "x = one * p", "x = p"),
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
