@@ -208,3 +208,8 @@ def test_norms_of_the_reference(scale: float) -> None:
             norm, finite = reference.norm([x], kind)
         assert finite
         assert norm == pytest.approx(expected * scale, rel=1e-14)
+
+
+def test_dot_products_of_the_reference_go_on_past_the_first_block() -> None:
+    n = 3 * reference.CHUNK + 5
+    assert reference.dot(np.arange(n, dtype=float), np.full(n, 2.0)) == n * (n - 1)

@@ -3,6 +3,7 @@ everything the bits are equal, and what was refused has changed nothing."""
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 from collections.abc import Callable
@@ -174,6 +175,10 @@ class Machine(RuleBasedStateMachine):
             made.append(opt)
         assert snapshot(made[0]).keys() == snapshot(self.ours).keys()
         self.ours, self.theirs = made
+
+    @rule(how=st.sampled_from([copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))]))
+    def go_on_with_copies(self, how: Callable[[fastopt.Optimizer], fastopt.Optimizer]) -> None:
+        self.ours, self.theirs = how(self.ours), how(self.theirs)
 
     @rule(
         wrong=st.sampled_from(

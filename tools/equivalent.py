@@ -16,6 +16,7 @@ UNUSED = (
     "tools/sanitize.sh address sees"
 )
 SUM = "equal numbers are the same but for -0, which only a hand can put into v_max"
+UNIT = "a maximum overflows only where an element is infinite, so there is no second pass and unit is 1"
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
 
 PROVED = [
@@ -24,16 +25,16 @@ PROVED = [
     (FLUSH, STAGES, "prox_l1", "const real x = one * p[i];", "const real x = p[i];"),
     (FLUSH, RULES, "amsgrad", "const real before = one * v_max[i];", "const real before = v_max[i];"),
     (FLUSH, TWINS, "clamp", "x = one * g", "x = g"),
+    (FLUSH, TWINS, "sign", "x = one * g", "x = g"),
     (FLUSH, TWINS, "l1", "x = one * p", "x = p"),
     (FLUSH, TWINS, "prox_l1", "x = one * p", "x = p"),
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
+    (UNIT, NORMS, "norms", "return unit * (double)largest;", "return (double)largest;"),
     (TAIL, NORMS, "norms", *(f"for (; i + FO_LANES {less} n; i += FO_LANES)" for less in ("<=", "<"))),
     (UNUSED, NORMS, "norms", *(f"for (int j = 0; j {less} half; j++)" for less in ("<", "<="))),
-    (
-        BORDER,
-        NORMS,
-        "norms",
-        *(f"#define LARGER(a, b) ((b) != (b) ? (b) : (b) {more} (a) ? (b) : (a))" for more in (">", ">=")),
+    *(
+        (BORDER, NORMS, "norms", *(f"lane[j] = {x} {more} lane[j] ? {x} : lane[j];" for more in (">", ">=")))
+        for x in ("x", "lane[j + half]")
     ),
     (SUM, TWINS, "amsgrad", *(f"larger = np.where(v {more} before, v, before)" for more in (">", ">="))),
     *(

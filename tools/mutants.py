@@ -10,10 +10,24 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-TOKEN = re.compile(r"\s*(\d[\w.]*|[A-Za-z_]\w*|//|[<>!=]=|[-+*/<>?:()\[\].,=])")
-TYPES = ("double", "real")
-LEVELS = (("<", ">", "<=", ">=", "==", "!="), ("+", "-"), ("*", "/", "//"))
-TURNED = {"+": "-", "-": "+", "*": "/", "/": "*", "<": ">", ">": "<", "<=": ">", ">=": "<", "==": "!=", "!=": "=="}
+TOKEN = re.compile(r"\s*(\d[\w.]*|[A-Za-z_]\w*|//|<<|>>|[<>!=]=|[-+*/%&<>?:()\[\].,=])")
+TYPES = ("double", "real", "word")
+LEVELS = (("&",), ("<", ">", "<=", ">=", "==", "!="), ("<<", ">>"), ("+", "-"), ("*", "/", "//", "%"))
+TURNED = {
+    "+": "-",
+    "-": "+",
+    "*": "/",
+    "/": "*",
+    "&": "|",
+    ">>": "<<",
+    "%": "/",
+    "<": ">",
+    ">": "<",
+    "<=": ">",
+    ">=": "<",
+    "==": "!=",
+    "!=": "==",
+}
 BORDER = {"<": "<=", ">": ">=", "<=": "<", ">=": ">"}
 
 
@@ -117,7 +131,7 @@ class Expression:
                 self._edit(start, self._end(), f"{b} {operator} ({a})")
             if operator in ("+", "*"):
                 self._edit(start, self._end(), b)
-            if operator in ("+", "-", "*", "/"):
+            if operator in ("+", "-", "*", "/", "&", ">>", "%"):
                 self._edit(start, self._end(), a)
 
     def _unary(self) -> None:

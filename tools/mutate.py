@@ -41,7 +41,10 @@ SELFTEST = "import fastopt; print(*(failure.split(':')[0] for failure in fastopt
 KERNEL_TESTS = ["tests/test_bits.py", "tests/test_clipping.py", "tests/test_memory.py"]
 TWIN_TESTS = [
     ["tests/test_formulas.py"],
-    ["tests/test_optimizer.py", "tests/test_state.py", "tests/test_peers_torch.py"],
+    [
+        f"tests/test_{name}.py"
+        for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead", "lbfgs")
+    ],
 ]
 QUIETLY = ["-q", "-x", "-p", "no:cacheprovider"]
 TIMEOUT = 120
