@@ -201,15 +201,13 @@ cdef bint _collect(object template, object tree, list leaves, Py_ssize_t* filled
     return False
 
 
-cdef _count(opt, list stepped, bint missing):
-    """Counts a step that was applied to these cohorts."""
-    opt._t += 1
-    if missing or opt._carrying:
-        for cohort in opt._cohorts:
-            if cohort in stepped:
-                cohort.scalars = cohort.advanced
-            else:
-                cohort.skipped += 1
+cdef _count(opt, list stepped):
+    """Counts a step that was applied to these cohorts and no others."""
+    for cohort in opt._cohorts:
+        if cohort in stepped:
+            cohort.scalars = cohort.advanced
+        else:
+            cohort.skipped += 1
 
 
 cdef _made(type cls, bint applied, norm, t, skipped):
@@ -382,23 +380,28 @@ cdef class Plan:
 
         No bytecode, and so no handler of a signal, runs between the writing of parameters and the counts.
         """
-        cdef bint applied = False
-        cdef object norm = None
-        cdef Py_ssize_t missing = self.admit(tree, opt._match)
+        cdef bint applied = False, compiled = type(self) is Plan
+        cdef object norm = None, t, stepped
+        cdef Py_ssize_t missing = self._take(tree, opt, None)
         self.plan.unscale = unscale
         try:
             stepped = opt._ready(missing)
+            t = opt._t
             if stepped:
-                applied = self.run()
-                norm = self.norm
+                applied = self._go() if compiled else self.run()
+                if not compiled or self.plan.measure:
+                    norm = self.norm
                 if applied:
-                    _count(opt, stepped, missing)
+                    t += 1
+                    opt._t = t
+                    if missing or opt._carrying:
+                        _count(opt, <list>stepped)
                 else:
                     opt._refuse()
                     opt._skipped += 1
         finally:
-            self.release()
-        return _made(report, applied, norm, opt._t, opt._skipped)
+            self._let_grads_go()
+        return _made(report, applied, norm, t, opt._skipped)
 
     def admit(self, object tree, object match):
         """Claims the plan and checks a step's gradients; returns how many are None. `release` ends it.
@@ -406,11 +409,15 @@ cdef class Plan:
         `match(tree)` gives the leaves of a tree that is not built of the same lists and dicts as the
         parameters, or says what is wrong with it.
         """
+        return self._take(tree, None, match)
+
+    cdef Py_ssize_t _take(self, object tree, opt, match) except -1:
+        """`admit`, where match may be None for opt._match, which is then made only if it is needed."""
         cdef Py_ssize_t i, filled = 0, missing = 0
         self._claim()
         try:
             if not _collect(self.template, tree, self.grads, &filled):
-                self.grads[:] = match(tree)
+                self.grads[:] = (opt._match if match is None else match)(tree)
             for i in range(self.plan.count):
                 if self._admit(i, self.grads[i]):
                     missing += 1
@@ -511,6 +518,9 @@ cdef class Plan:
         It is refused, with nothing written, when a measured gradient is not finite, or its norm is not while
         clipping.
         """
+        return self._go()
+
+    cdef bint _go(self):
         cdef int applied
         self.plan.threads = self.threads if self.threads else _default_threads
         with nogil:
@@ -548,6 +558,9 @@ cdef class Plan:
 
     def release(self):
         """Lets go of the gradients and of the claim."""
+        self._let_grads_go()
+
+    cdef _let_grads_go(self):
         cdef Py_ssize_t i
         for i in range(self.plan.count):
             self.grads[i] = None
