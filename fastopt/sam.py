@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -165,6 +166,11 @@ class SAM:
                 e = p.dtype.type(rho) * np.sign(w[at])  # type: ignore[index]
                 p[at] += e * p[at] if self.adaptive else e
                 return
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its memory, which the next first_step makes anew."""
+        kept = {name: x for name, x in vars(self).items() if name not in ("_plan", "_weighed")}
+        return {**kept, "_displacement": None}
 
     def __repr__(self) -> str:
         return f"SAM(rho={show(self.rho)}, norm={self.norm}, adaptive={self.adaptive}) around {self.opt!r}"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -519,6 +520,20 @@ def test_no_state_is_read_or_written_amid_a_step(path: Path) -> None:
     assert opt.step(np.ones(3)).applied
     assert len(tried) == 3
     opt.save(path)
+
+
+def test_another_thread_reads_no_state_while_this_one_holds_the_optimizer(path: Path) -> None:
+    """It would go on reading when this one lets go and steps."""
+    opt = fastopt.SGD(np.ones(3), lr=0.1, average=0.5)
+    with ThreadPoolExecutor(1) as other:
+        with opt.averaged():
+            for action in (opt.state_dict, lambda: opt.save(path)):
+                with pytest.raises(RuntimeError, match="the averages are in the parameters"):
+                    other.submit(action).result(timeout=60)
+                opt.save(path)
+            with pytest.raises(RuntimeError, match="the averages are in the parameters"):
+                opt.step(np.ones(3))
+        assert other.submit(opt.step, np.ones(3)).result(timeout=60).applied
 
 
 def test_the_description_is_json_with_exact_numbers(parts: Parts) -> None:
