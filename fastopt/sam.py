@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, show
+from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, number, show
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
@@ -49,7 +49,7 @@ class SAM:
     def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
         if not isinstance(opt, Optimizer):
             raise TypeError(f"opt is {opt!r}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
-        if norm not in (1, 2, math.inf):
+        if number("norm", norm) not in (1, 2, math.inf):
             raise ValueError(f"norm is {norm!r}: expected 1, 2 or infinity")
         self.opt = opt
         self.rho = rho
