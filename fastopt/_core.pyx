@@ -9,6 +9,7 @@ fastopt/numpy_backend.py puts NumPy in place of that call and shares everything 
 
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
@@ -243,8 +244,8 @@ cdef class Plan:
     cdef readonly tuple names, params, states, averages
     cdef readonly list grads
     cdef readonly bint flush
-    cdef bint reading
     cdef str holder
+    cdef unsigned long holding_thread
     cdef object __weakref__
 
     def __cinit__(
@@ -361,6 +362,7 @@ cdef class Plan:
     def hold(self, str why):
         """Claims the plan without a step: until `let_go`, whoever wants it gets a RuntimeError that says why."""
         self._claim()
+        self.holding_thread = PyThread_get_thread_ident()
         self.holder = why
 
     def let_go(self):
@@ -547,14 +549,16 @@ cdef class Plan:
         return self.plan.norm if self.plan.measure else None
 
     def __enter__(self):
-        """Keeps steps away while state is read, unless whoever holds the plan does."""
-        self.reading = self.holder is None
-        if self.reading:
+        """Keeps steps away while state is read, unless this thread does so already by holding the plan."""
+        if not self._held_here():
             self._claim()
 
     def __exit__(self, *error):
-        if self.reading:
+        if not self._held_here():
             self.release()
+
+    cdef bint _held_here(self):
+        return self.holder is not None and self.holding_thread == PyThread_get_thread_ident()
 
     def release(self):
         """Lets go of the gradients and of the claim."""

@@ -98,6 +98,17 @@ class Average:
         take_named("the average", self._plan.names, self._arrays(), saved["averages"])
         self.count = saved["count"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_swapped()
+        return {**vars(self), "_plan": (self._plan.template, self._plan.flush, self._arrays())}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        vars(self).update(saved)
+        params, flush, averages = saved["_plan"]
+        Average.__init__(self, params, flush)
+        copy_all(averages, self._arrays())
+        self.count = saved["count"]
+
     def _arrays(self) -> list[Array]:
         return _averages_of(self._plan)
 

@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -86,13 +86,15 @@ def read(path: Path, check: Callable[[Any], object], most: int = MOST_VALUES) ->
     """
     from safetensors import SafetensorError, safe_open
 
+    path = os.fsdecode(path)
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is not a regular file")
     if not found.st_size:
         raise ValueError("it is empty")
     # A file that may not be read raises here: of any that it cannot open, the package says that it is not there.
-    open(path, "rb").close()
+    with open(path, "rb") as opened:
+        _refuse_excess(opened, most)
     try:
         with safe_open(path, framework="numpy") as file:
             encoded = _description(file.metadata(), most)
@@ -224,6 +226,16 @@ def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     return document["state"]
 
 
+def _refuse_excess(file: BinaryIO, most: int) -> None:
+    """Refuses a header that would cost the safetensors package much more memory than its size: one with more strings,
+    the description's own aside, or values than are possible beside a description of `most` values."""
+    size = int.from_bytes(file.read(8), "little")
+    header = file.read(size).replace(b"\\\\", b"") if size <= LARGEST_HEADER else b""
+    strings = (header.count(b'"') - header.count(b'\\"')) // 2
+    if strings > most or sum(map(header.count, (b"[", b"{", b","))) > 3 * most:
+        raise ValueError("its header has more entries than that of any checkpoint of this optimizer")
+
+
 def _values(text: str) -> int:
     """How many values there are in JSON, or more: each follows one of these."""
     return sum(map(text.count, "[{,"))
@@ -259,7 +271,7 @@ def _outline(file: Any, saved: Any) -> Any:
 
     outline = _decode(saved, "", zeros)
     if unlisted:
-        raise ValueError(f"it holds arrays that its description does not list: {', '.join(sorted(unlisted))}")
+        raise ValueError(f"it holds arrays that its description does not list: {len(unlisted)}, as {min(unlisted)!r}")
     return outline
 
 

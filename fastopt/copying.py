@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastopt import state
 from fastopt.hyperparameters import hyperparameters
+from fastopt.parameters import held
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
@@ -38,7 +39,9 @@ def reduce(opt: Optimizer) -> tuple[Any, ...]:
     make, args, (attributes, slots), *_ = reduced
     kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name not in MADE_ANEW}
     groups = [dict(group) for group in opt.groups]
-    return make, args, (kept, groups, state.save(opt, live=True))
+    # Where the parameters hold other values for a while, a copy would take those for its own.
+    with held(opt, "the optimizer is being copied: do this after it"):
+        return make, args, (kept, groups, state.save(opt, live=True))
 
 
 def blank(cls: type[Any]) -> Any:

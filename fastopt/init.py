@@ -119,7 +119,7 @@ def _he(shape: Sequence[int], fan: str, layout: str) -> int:
 def _dtype(dtype: Any) -> Any:
     try:
         found = None if dtype is None else np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         found = None
     if found not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype!r}: expected np.float32 or np.float64")

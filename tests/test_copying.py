@@ -121,6 +121,49 @@ def test_what_a_subclass_adds_is_copied(cls: Any, way: Any) -> None:
     assert_same_bits(opt, copied)
 
 
+@pytest.mark.parametrize("way", [*COPIES.values(), copy.copy], ids=[*COPIES, "copy"])
+def test_no_copy_while_the_parameters_hold_other_values(way: Any) -> None:
+    opt = fastopt.SGD(np.ones(3), lr=0.1, momentum=0.9, average=0.5)
+    opt.step(np.ones(3))
+    ema, sam = fastopt.EMA(opt.groups[0]["params"], 0.9), fastopt.SAM(opt)
+    ema.update()
+    for block in (opt.averaged, opt.lookahead, ema.swapped):
+        with block(), pytest.raises(RuntimeError, match="do this after"):
+            way(opt)
+    ema.swap()
+    with pytest.raises(RuntimeError, match="swap"):
+        way(ema)
+    ema.swap()
+    sam.first_step(np.ones(3))
+    with pytest.raises(RuntimeError, match="perturbed point"):
+        way(opt)
+    sam.restore()
+    assert_same_bits(way(opt), opt)
+
+
+@every_way
+def test_what_goes_with_an_optimizer_is_copied(way: Any) -> None:
+    params = {"W": np.ones((2, 3)), "b": np.asfortranarray(np.ones((3, 2), np.float32))}
+    g = {"W": np.full((2, 3), 0.5), "b": np.full((3, 2), 2, np.float32)}
+    opt = fastopt.SGD(params, lr=0.1, momentum=0.9)
+    every = (params, fastopt.SAM(opt, adaptive=True), fastopt.EMA(params, halving, False), fastopt.RunningMean(params))
+
+    def go_on(params: Any, sam: Any, ema: Any, mean: Any) -> list[bytes]:
+        sam.step(lambda: g)
+        ema.update()
+        mean.update()
+        return [a.tobytes() for tree in (params, ema.averages, mean.averages) for a in tree.values()]
+
+    for _ in range(2):
+        go_on(*every)
+    before = copy.deepcopy(params)
+    copied = way(every)
+    ahead = go_on(*copied)
+    assert before["W"].tobytes() == params["W"].tobytes()
+    assert go_on(*every) == ahead
+    assert repr(copied[1:]) == repr(every[1:])
+
+
 def test_a_schedule_that_does_not_pickle_says_so() -> None:
     opt = fastopt.SGD(np.ones(3), lr=lambda t: 0.1)
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):

@@ -39,10 +39,7 @@ def prediction(name: str, x: Any, ndim: int | None = None) -> Array:
 def target(name: str, x: Any, shape: tuple[int, ...], dtype: Any, beside: str) -> Array:
     """An array of this shape and dtype, C-contiguous, from anything that holds real numbers."""
     _refuse_masked(name, x)
-    try:
-        a = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from None
+    a = _array(name, x)
     if a.dtype.kind not in "biuf":
         raise TypeError(f"{name} is {kind(x)} that holds {a.dtype}: expected real numbers")
     if a.shape != shape:
@@ -77,7 +74,7 @@ def distributions(name: str, x: Any, like: Array, beside: str) -> Array:
 
 
 def integers(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
-    a = np.asarray(x)
+    a = _array(name, x)
     if a.size and a.dtype.kind not in "iu":
         raise TypeError(f"{name} holds {a.dtype}: expected integers, the numbers of the classes")
     return target(name, x, shape, a.dtype, beside)
@@ -102,12 +99,12 @@ def weights(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array | N
 
 
 def broadcast_weights(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
-    a = np.asarray(x)
-    checked = weights(name, a, a.shape, name)
+    a = _array(name, x)
     try:
-        return np.broadcast_to(np.asarray(checked), shape)
+        np.broadcast_to(a, shape)
     except ValueError:
         raise ValueError(f"{name} has shape {a.shape}: it does not broadcast to {shape}, that of {beside}") from None
+    return np.broadcast_to(np.asarray(weights(name, a, a.shape, name)), shape)
 
 
 def gradient(out: Array | None, like: Array, name: str, **others: Any) -> Array:
@@ -166,6 +163,13 @@ def at_least_0_number(name: str, x: Any) -> float:
     value = number(name, x)
     at_least_0(name, value)
     return value
+
+
+def _array(name: str, x: Any) -> Any:
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from None
 
 
 def _refuse(name: str, x: Array, wrong: Array, expected: str) -> None:
