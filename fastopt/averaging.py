@@ -98,6 +98,17 @@ class Average:
         take_named("the average", self._plan.names, self._arrays(), saved["averages"])
         self.count = saved["count"]
 
+    def __getstate__(self) -> Any:
+        self._refuse_swapped()
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_displacement")}
+        return self._plan.template, self._plan.flush, own, self.state_dict()
+
+    def __setstate__(self, saved: tuple[Tree, bool, dict[str, Any], dict[str, Any]]) -> None:
+        params, flush, own, averages = saved
+        Average.__init__(self, params, flush)
+        vars(self).update(own)
+        self.load_state_dict(averages)
+
     def _arrays(self) -> list[Array]:
         return _averages_of(self._plan)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, show
+from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, number, show
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
@@ -48,7 +49,7 @@ class SAM:
     def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
         if not isinstance(opt, Optimizer):
             raise TypeError(f"opt is {opt!r}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
-        if norm not in (1, 2, math.inf):
+        if number("norm", norm, "1, 2 or infinity") not in (1, 2, math.inf):
             raise ValueError(f"norm is {norm!r}: expected 1, 2 or infinity")
         self.opt = opt
         self.rho = rho
@@ -165,6 +166,12 @@ class SAM:
                 e = p.dtype.type(rho) * np.sign(w[at])  # type: ignore[index]
                 p[at] += e * p[at] if self.adaptive else e
                 return
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._displacement is not None and self._displacement.begun:
+            raise RuntimeError(f"{WHY}; a SAM is copied or pickled after it")
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_weighed")}
+        return {**own, "_displacement": None}
 
     def __repr__(self) -> str:
         return f"SAM(rho={show(self.rho)}, norm={self.norm}, adaptive={self.adaptive}) around {self.opt!r}"
