@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
 
 STEPPED: WeakSet[_core.Plan] = WeakSet()
-"""The plans by which optimizers step: who puts other values into their parameters holds them meanwhile."""
+"""The plans that step or average parameters: who puts other values into these holds them meanwhile."""
 
 
 def named(params: Tree) -> tuple[tuple[str, ...], tuple[Array, ...]]:
