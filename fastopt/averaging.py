@@ -29,6 +29,7 @@ class Average:
         template = tree.transform(params, lambda p: p)
         flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
         self._plan = _core.Plan(self._kernel, template, names, arrays, none, averages, flush)
+        STEPPED.add(self._plan)
         self._displacement: Displacement | None = None
         self.count = 0
 
@@ -63,8 +64,8 @@ class Average:
     def swap(self) -> None:
         """Puts the averages into the parameters; the next call puts back, bit for bit, what was there.
 
-        In between, optimizers of these parameters raise RuntimeError when they are to step, and so does `update`. What
-        is written to the parameters meanwhile is lost; the averages stay as they are.
+        In between, optimizers of these parameters raise RuntimeError when they are to step, and so does `update`, of
+        other averages of them too. What is written to the parameters meanwhile is lost; the averages stay as they are.
         """
         if self._displacement is not None:
             self._displacement.end()
@@ -98,16 +99,16 @@ class Average:
         take_named("the average", self._plan.names, self._arrays(), saved["averages"])
         self.count = saved["count"]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         self._refuse_swapped()
-        return {**vars(self), "_plan": (self._plan.template, self._plan.flush, self._arrays())}
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_displacement")}
+        return self._plan.template, self._plan.flush, own, self.state_dict()
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        vars(self).update(saved)
-        params, flush, averages = saved["_plan"]
+    def __setstate__(self, saved: tuple[Tree, bool, dict[str, Any], dict[str, Any]]) -> None:
+        params, flush, own, averages = saved
         Average.__init__(self, params, flush)
-        copy_all(averages, self._arrays())
-        self.count = saved["count"]
+        vars(self).update(own)
+        self.load_state_dict(averages)
 
     def _arrays(self) -> list[Array]:
         return _averages_of(self._plan)
@@ -196,7 +197,7 @@ def _averages_of(plan: _core.Plan) -> list[Array]:
 
 
 def _displaced(plan: _core.Plan) -> Displacement:
-    """The parameters of a plan with its averages in them, every optimizer of them held."""
+    """The parameters of a plan with its averages in them, every optimizer and average of them held."""
     places = {_place(p) for p in plan.params}
     stepping = [other for other in list(STEPPED) if any(_place(p) in places for p in other.params)]
     displacement = Displacement(plan.params)

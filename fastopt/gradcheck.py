@@ -131,6 +131,9 @@ def gradcheck(
     elements or not finite, for f(x) that is no finite number, and for f and grad that change their argument.
     """
     one_of("method", method, tuple(STEPS))
+    for what, function in (("f", f), ("grad", grad)):
+        if not callable(function) and not (what == "grad" and function is None):
+            raise TypeError(f"{what} is {function!r}: expected a function of x")
     step = STEPS[method] if step is None else positive("step", step)
     if step < 4 * EPS:
         raise ValueError(f"step is {step!r}: x + h would be x (expected {4 * EPS:.2g} or larger)")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastopt.hyperparameters import number, whole
-from fastopt.tree import Array
+from fastopt.tree import Array, kind
 
 __all__ = ["Found", "along", "backtracking", "bracketing", "strong_wolfe"]
 
@@ -54,12 +54,14 @@ def along(fun_and_grad: Callable[[Array], tuple[float, Array]], x: Any, d: Any) 
 
     x, d : arrays of one shape, or lists; not written.
     """
+    if not callable(fun_and_grad):
+        raise TypeError(f"fun_and_grad is {kind(fun_and_grad)}: expected a function of x, giving (loss, gradient)")
     x, d = np.asarray(x, np.float64), np.asarray(d, np.float64)
     if x.shape != d.shape:
         raise ValueError(f"x has shape {x.shape} and the direction d {d.shape}: they must be equal")
 
     def phi(alpha: float) -> tuple[float, float]:
-        value, gradient = fun_and_grad(x + alpha * d)
+        value, gradient = _pair("fun_and_grad", fun_and_grad(x + alpha * d), "(loss, gradient)")
         gradient = np.asarray(gradient, np.float64)
         if gradient.shape != x.shape:
             raise ValueError(f"the gradient has shape {gradient.shape} and x {x.shape}: they must be equal")
@@ -94,18 +96,17 @@ def strong_wolfe(
     and 4 times further. Where the decrease asked for is less than the rounding error of the loss, a loss no larger
     than phi(0) but for that error is enough, and the slope decides (Hager & Zhang, 2005).
     """
-    _check(alpha, max_evaluations, c1=c1, c2=c2)
+    _check(phi, alpha, max_evaluations, c1=c1, c2=c2)
     evaluations = 0
     if value is None or slope is None:
-        (value, slope), evaluations = phi(0.0), 1
+        (value, slope), evaluations = _loss_and_slope(phi, 0.0), 1
     _check_start(value, slope)
-    assert slope is not None
     noise = rounding * abs(value)
     before, low, high = None, _Point(0.0, value, slope), None
     width = older_width = math.inf
     while evaluations < max_evaluations:
         evaluations += 1
-        tried = _Point(alpha, *phi(alpha))
+        tried = _Point(alpha, *_loss_and_slope(phi, alpha))
         wanted = c1 * alpha * slope
         low_enough = tried.value <= value + (noise if -wanted < noise else wanted)
         if not (math.isfinite(tried.value) and math.isfinite(tried.slope)):
@@ -153,15 +154,15 @@ def backtracking(
     value : phi(0), where it is known.
     c1, shrink : in (0, 1).
     """
-    _check(alpha, max_evaluations, c1=c1, shrink=shrink)
+    _check(phi, alpha, max_evaluations, c1=c1, shrink=shrink)
     evaluations = 0
     if value is None:
-        value, evaluations = phi(0.0), 1
+        value, evaluations = _loss(phi, 0.0), 1
     _check_start(value, slope)
     low = (0.0, value)
     while evaluations < max_evaluations:
         evaluations += 1
-        tried = phi(alpha)
+        tried = _loss(phi, alpha)
         if -math.inf < tried <= value + c1 * alpha * slope and tried < value:
             return Found(alpha, tried, evaluations, True)
         if -math.inf < tried < low[1]:
@@ -193,7 +194,7 @@ def bracketing(
     points divide the bracket by the golden section, so that three of a round's four losses are known from the last.
     For a loss with one minimum along the line it is that minimum; no slopes are needed.
     """
-    _check(alpha, max_evaluations)
+    _check(phi, alpha, max_evaluations)
     if not number("tolerance", tolerance) > 0:
         raise ValueError(f"tolerance is {tolerance!r}: expected a number larger than 0")
     evaluations = 0
@@ -201,13 +202,12 @@ def bracketing(
     def at(step: float) -> tuple[float, float]:
         nonlocal evaluations
         evaluations += 1
-        loss = phi(step)
+        loss = _loss(phi, step)
         return (loss if math.isfinite(loss) else math.inf), step
 
     if value is None:
         value = at(0.0)[0]
-    if not math.isfinite(value):
-        raise ValueError(f"phi(0) is {value}: a line search starts where the loss is finite")
+    _check_start(value)
     a, d = (value, 0.0), at(alpha)
     b, c = at((1 - GOLDEN) * alpha), at(GOLDEN * alpha)
     while evaluations < max_evaluations and d[1] < math.inf:
@@ -250,7 +250,28 @@ def _interpolate(low: _Point, high: _Point) -> float:
     return low.alpha + (min(max(part, 0.01), 0.99) if math.isfinite(part) else 0.5) * width
 
 
-def _check(alpha: float, max_evaluations: int, **fractions: float) -> None:
+def _loss(phi: Losses, alpha: float) -> float:
+    found = phi(alpha)
+    if isinstance(found, tuple):
+        raise TypeError("phi gave a tuple: this search takes the loss alone, lambda alpha: phi(alpha)[0]")
+    return number("the loss that phi gave", found)
+
+
+def _loss_and_slope(phi: Slopes, alpha: float) -> tuple[float, float]:
+    loss, slope = _pair("phi", phi(alpha), "(loss, slope)")
+    return number("the loss that phi gave", loss), number("the slope that phi gave", slope)
+
+
+def _pair(what: str, found: Any, expected: str) -> Any:
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        size = f" of {len(found)}" if isinstance(found, (tuple, list)) else ""
+        raise TypeError(f"{what} gave {kind(found)}{size}: expected {expected}")
+    return found
+
+
+def _check(phi: Any, alpha: float, max_evaluations: int, **fractions: float) -> None:
+    if not callable(phi):
+        raise TypeError(f"phi is {kind(phi)}: expected a function of the step")
     if not 0 < number("alpha", alpha) < math.inf:
         raise ValueError(f"alpha is {alpha!r}: the first step to try must be finite and larger than 0")
     whole("max_evaluations", max_evaluations)
@@ -261,8 +282,8 @@ def _check(alpha: float, max_evaluations: int, **fractions: float) -> None:
         raise ValueError(f"c1={fractions['c1']!r} must not be larger than c2={fractions['c2']!r}")
 
 
-def _check_start(value: float, slope: float | None) -> None:
-    if slope is None or not math.isfinite(value):
+def _check_start(value: float, slope: float = -1.0) -> None:
+    if not math.isfinite(number("value", value)):
         raise ValueError(f"phi(0) is {value}: a line search starts where the loss is finite")
-    if not -math.inf < slope < 0:
+    if not -math.inf < number("slope", slope) < 0:
         raise ValueError(f"the slope phi'(0) is {slope}: expected less than 0, the direction must lead downhill")

@@ -14,10 +14,11 @@ from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
+    from fastopt.minimization import LBFGS
     from fastopt.optimizer import Optimizer
 
 STEPPED: WeakSet[_core.Plan] = WeakSet()
-"""The plans by which optimizers step: who puts other values into their parameters holds them meanwhile."""
+"""The plans that step or average parameters: who puts other values into these holds them meanwhile."""
 
 
 def named(params: Tree) -> tuple[tuple[str, ...], tuple[Array, ...]]:
@@ -64,7 +65,7 @@ def run_pass(opt: Optimizer, plan: _core.Plan, programs: list[_core.Program], fa
 
 
 @contextmanager
-def held(opt: Optimizer, why: str) -> Iterator[None]:
+def held(opt: Optimizer | LBFGS, why: str) -> Iterator[None]:
     """Keeps steps away for the length of a block; raises RuntimeError where something else does."""
     plan = opt._plan
     plan.hold(why)

@@ -49,7 +49,7 @@ class SAM:
     def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
         if not isinstance(opt, Optimizer):
             raise TypeError(f"opt is {opt!r}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
-        if number("norm", norm) not in (1, 2, math.inf):
+        if number("norm", norm, "1, 2 or infinity") not in (1, 2, math.inf):
             raise ValueError(f"norm is {norm!r}: expected 1, 2 or infinity")
         self.opt = opt
         self.rho = rho
@@ -168,9 +168,10 @@ class SAM:
                 return
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without its memory, which the next first_step makes anew."""
-        kept = {name: x for name, x in vars(self).items() if name not in ("_plan", "_weighed")}
-        return {**kept, "_displacement": None}
+        if self._displacement is not None and self._displacement.begun:
+            raise RuntimeError(f"{WHY}; a SAM is copied or pickled after it")
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_weighed")}
+        return {**own, "_displacement": None}
 
     def __repr__(self) -> str:
         return f"SAM(rho={show(self.rho)}, norm={self.norm}, adaptive={self.adaptive}) around {self.opt!r}"

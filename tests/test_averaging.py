@@ -149,6 +149,19 @@ def test_every_optimizer_of_the_parameters_waits_until_they_are_swapped_back() -
     assert snapshot(whole) == before
     with whole.averaged(), pytest.raises(RuntimeError, match="averages are in the parameters"):
         ema.swap()
+    mean = fastopt.RunningMean(params["W"])
+    with ema.swapped():
+        for call in (mean.swap, mean.update):
+            with pytest.raises(RuntimeError, match="averages are in the parameters"):
+                call()
+    mean.update()
+    assert mean.count == 1
+    second_order = fastopt.LBFGS(params)
+    with ema.swapped(), pytest.raises(RuntimeError, match="averages are in the parameters"):
+        second_order.step(lambda: (0.0, params))
+    with pytest.raises(RuntimeError, match="inside a step already"):
+        second_order.step(lambda: (ema.swap(), params))  # type: ignore[return-value]
+    assert snapshot(whole) == before
     assert part.step([np.ones(2)]).applied
     assert whole.step({"W": np.ones(3), "b": np.ones(2)}).applied
 

@@ -164,6 +164,45 @@ def test_what_goes_with_an_optimizer_is_copied(way: Any) -> None:
     assert repr(copied[1:]) == repr(every[1:])
 
 
+@every_way
+@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+def test_an_average_goes_on_with_the_parameters_of_the_copy(kind: str, way: Any) -> None:
+    params = {"W": np.asfortranarray(np.ones((2, 3), np.float32)), "b": np.ones(3)}
+    average = fastopt.EMA(params, halving, flush_subnormals=False) if kind == "EMA" else fastopt.RunningMean(params)
+    average.update()
+    params["W"] *= 3
+    average.update()
+    copied, other = way((params, average))
+    assert repr(other) == repr(average)
+    for p, a in ((params, average), (copied, other)):
+        p["b"] *= 5
+        a.update()
+        with a.swapped():
+            assert np.array_equal(p["b"], a.averages["b"])
+    assert np.array_equal(other.averages["W"], average.averages["W"])
+    assert np.array_equal(other.averages["b"], average.averages["b"])
+    assert params["b"].tolist() == copied["b"].tolist() == [5.0] * 3
+    average.swap()
+    with pytest.raises(RuntimeError, match=r"swap.. them back first"):
+        way(average)
+
+
+@every_way
+def test_a_sam_goes_on_to_the_bit(way: Any) -> None:
+    p = np.array([1.0, 2.0])
+    sam = fastopt.SAM(fastopt.SGD(p, lr=0.1, momentum=0.9), rho=0.5, adaptive=True)
+    sam.step(lambda: 2 * p)
+    q, other = way((p, sam))
+    assert repr(other) == repr(sam)
+    sam.step(lambda: 2 * p)
+    other.step(lambda: 2 * q)
+    assert p.tolist() == q.tolist()
+    sam.first_step(2 * p)
+    with pytest.raises(RuntimeError, match=r"SAM's perturbed point.*copied or pickled after it"):
+        way(sam)
+    assert sam.second_step(2 * p).applied
+
+
 def test_a_schedule_that_does_not_pickle_says_so() -> None:
     opt = fastopt.SGD(np.ones(3), lr=lambda t: 0.1)
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):

@@ -306,6 +306,8 @@ BAD_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "a float": (lambda: fastopt.gradcheck(np.sum, np.ones_like, 1.0), "'0' is a float: expected an array"),
     "a float in a dict": (lambda: fastopt.gradcheck(np.sum, np.ones_like, {"W": 1.0}), "'W' is a float"),
     "nothing": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(0)), "x has no elements"),
+    "no function": (lambda: fastopt.gradcheck(3.0, np.ones_like, ONES), "f is 3.0: expected a function of x"),
+    "no gradient": (lambda: fastopt.gradcheck(np.sum, ONES, ONES), "grad is array.*: expected a function of x"),
     "no tree": (lambda: fastopt.gradcheck(np.sum, np.ones_like, []), "x has no elements"),
     "a vector": (lambda: fastopt.gradcheck(np.sin, np.cos, ONES), r"f\(x\) is array"),
     "complex": (lambda: fastopt.gradcheck(lambda x: 1j, np.ones_like, ONES), r"f\(x\) is 1j"),

@@ -228,3 +228,27 @@ def test_bad_input(options: Any, words: str) -> None:
         bracketing(seen.loss, "1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"shrink is 1\.5"):
         backtracking(seen.loss, slope=-1.0, shrink=1.5)
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a pair": (lambda: backtracking(lambda alpha: (1.0, 1.0), slope=-1.0), "phi gave a tuple: .*the loss alone"),
+    "a pair, bracketing": (lambda: bracketing(lambda alpha: (1.0, 1.0)), "phi gave a tuple: .*the loss alone"),
+    "no loss": (lambda: backtracking(lambda alpha: None, slope=-1.0, value=1.0), "the loss that phi gave is None"),
+    "no slope": (lambda: strong_wolfe(lambda alpha: 1.0), r"phi gave a float: expected \(loss, slope\)"),
+    "three": (lambda: strong_wolfe(lambda alpha: (1.0, -1.0, 0.0)), r"phi gave a tuple of 3: expected \(loss, slope\)"),
+    "a vector": (lambda: strong_wolfe(lambda alpha: (1.0, np.ones(1))), "the slope that phi gave is array"),
+    "no function": (lambda: bracketing(1.0), "phi is a float: expected a function of the step"),
+    "slope None": (lambda: backtracking(abs, slope=None), "slope is None"),
+    "along no function": (lambda: along(None, [1.0], [1.0]), "fun_and_grad is None: expected a function of x"),
+    "along a loss": (
+        lambda: strong_wolfe(along(lambda x: 1.0, [1.0], [1.0])),
+        r"fun_and_grad gave a float: expected \(loss, gradient\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_functions_that_are_none_or_give_something_else(what: str) -> None:
+    call, words = WRONG[what]
+    with pytest.raises(TypeError, match=words):
+        call()

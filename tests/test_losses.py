@@ -309,6 +309,7 @@ def test_out_may_overlap_no_other_input() -> None:
         lambda: losses.sequence_cross_entropy(x[None], [[0, 1, 2]], t[:1], out=t[None]),
         lambda: losses.gaussian_nll(x, x.copy(), t, out=t),
         lambda: losses.dice(x, t, out=t),
+        lambda: losses.huber(x, memoryview(t), out=t),
     ):
         with pytest.raises(ValueError, match=r"out overlaps .*, which no loss writes"):
             call()
@@ -335,6 +336,8 @@ def test_extreme_logits(dtype: Any) -> None:
     x = np.array([[1e4, -1e4, 0.0]], dtype)
     assert losses.sparse_cross_entropy(x, [1])[0] == 2e4
     assert losses.focal(x, [1])[0] == 2e4
+    gradient = losses.focal(np.array([[-biggest, biggest]], dtype), [0], 0.5, reduction="sum")[1]
+    assert gradient.tolist() == [[-1, 1]]
     # A loss far below the rounding of 1 keeps its digits.
     x = np.array([40.0], dtype)
     assert losses.binary_cross_entropy_with_logits(x, [1])[0] == pytest.approx(np.exp(-40.0), rel=1e-6)

@@ -288,6 +288,9 @@ def test_bad_arguments() -> None:
         fastopt.SAM([np.ones(2)])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="norm is 3"):
         fastopt.SAM(opt, norm=3)
+    for norm in (True, "inf", np.array([1, 2])):
+        with pytest.raises(TypeError, match=r"norm is .*: expected 1, 2 or infinity"):
+            fastopt.SAM(opt, norm=norm)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rho is -1"):
         fastopt.SAM(opt, rho=-1)
     with pytest.raises(TypeError, match="adaptive is 1"):

@@ -133,6 +133,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "then": (lambda: s.warmup(5, "cosine"), "then of warmup is 'cosine'"),
     "then None": (lambda: s.warmup(5, None), "then of warmup is None"),
     "then one_cycle": (lambda: s.warmup(5, s.one_cycle(1, 5)), r"then of warmup is one_cycle\(v_max=1.0, steps=5\)"),
+    "then gives None": (lambda: s.warmup(5, lambda t: None)(0), r"then\(0\) of warmup is None"),
     "pct_start": (lambda: s.one_cycle(1, 10, 1.5), "pct_start of one_cycle is 1.5"),
     "pct_start, three": (lambda: s.one_cycle(1, 10, 0.6, three_phase=True), "pct_start of one_cycle is 0.6: .* 0.5"),
     "anneal": (lambda: s.one_cycle(1, 10, anneal_strategy="exp"), "anneal_strategy of one_cycle is 'exp'.* 'linear'"),
@@ -149,6 +150,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "batch_size": (lambda: s.scale_lr(0.1, 0, 32), "batch_size is 0"),
     "base_batch_size": (lambda: s.scale_lr(0.1, 64, 1.5), "base_batch_size is 1.5"),
     "plot": (lambda: s.plot({"a": s.one_cycle(1, 5)}, 5), "schedule 'a' is one_cycle.*: expected a callable"),
+    "plot nothing": (lambda: s.plot({}, 5), "there are no schedules to draw"),
     "plot steps": (lambda: s.plot(s.constant(1), 0), "steps is 0"),
 }
 

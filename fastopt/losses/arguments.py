@@ -123,7 +123,8 @@ def gradient(out: Array | None, like: Array, name: str, **others: Any) -> Array:
     if not same and np.shares_memory(out, like):
         raise ValueError(f"out overlaps {name}: pass {name} itself or an array of its own")
     for other, x in others.items():
-        if isinstance(x, np.ndarray) and np.shares_memory(out, x):
+        # Of a tensor or a memoryview, asarray gives the memory itself.
+        if x is not None and np.shares_memory(out, np.asarray(x)):
             raise ValueError(f"out overlaps {other}, which no loss writes: pass an array of its own")
     return out
 

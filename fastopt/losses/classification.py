@@ -251,7 +251,8 @@ def focal(
         factor *= by_class[y].reshape(-1)
     if w is not None:
         factor *= w.reshape(-1)
-    ratio = np.divide(losses, missing, out=np.ones_like(losses), where=missing > 0)
+    # Of losses beyond 1e4, exp(-losses) is 0; not for an infinite one, 0 times infinity.
+    ratio = np.divide(np.minimum(losses, 1e4), missing, out=np.ones_like(losses), where=missing > 0)
     g *= (factor * (1 + power * np.exp(-losses) * ratio)).reshape(shape if binary else (-1, 1))
     return reduced(losses * factor, reduction, over, shape), g
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -25,7 +26,10 @@ def divisor(reduction: Reduction, weight: Array | None, count: int) -> float:
         return 1.0
     if weight is None:
         return float(count)
-    total = float(weight.sum())
+    with np.errstate(over="ignore"):
+        total = float(weight.sum())
+    if total == math.inf:
+        raise ValueError("the weights add up to infinity: divide them by a constant")
     if total == 0:
         raise ValueError('all weights are 0: there is no mean of nothing (reduction="sum" gives 0)')
     return total

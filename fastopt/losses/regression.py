@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import above_0, boolean, number
+from fastopt.hyperparameters import boolean, number, positive
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import Loss, Reduction, divisor, elementwise
 from fastopt.tree import Array
@@ -85,8 +85,7 @@ def huber(
     weight : of the prediction's shape; the mean divides by its sum (torch's huber_loss divides by the count).
     reduction, out : see `fastopt.losses`.
     """
-    bound = number("delta", delta)
-    above_0("delta", bound)
+    bound = positive("delta", delta)
 
     def formula(d: Array) -> tuple[Array, Array]:
         slope = np.clip(d, -bound, bound)

@@ -14,6 +14,7 @@ from fastopt.hyperparameters import at_least_0, number, one_of, whole
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.objective import pair
 from fastopt.nonfinite import NonFiniteError
+from fastopt.parameters import STEPPED, held
 from fastopt.tree import Array, Tree
 
 OWN = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")
@@ -105,6 +106,10 @@ class LBFGS:
         self._cuts = {id(a): self._cut(a) for a in (v.x, v.g, v.trial_x, v.trial_g)}
         self._before = np.empty_like(v.x)
         self._closure: Callable[[], Any] | None = None
+        # It never runs: who puts other values into the parameters for a while holds it.
+        none = (None,) * len(leaves)
+        self._plan = _core.Plan("sgd", self._template, self.names, tuple(self._params), ((),) * len(none), none, True)
+        STEPPED.add(self._plan)
 
     def step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:
         """Lowers the loss by up to `max_iterations` iterations.
@@ -116,10 +121,12 @@ class LBFGS:
         is not finite at the start or at every step tried; these, and whatever the closure raises, leave the parameters
         as they were before the step. Pairs found in it are kept.
         """
-        if self._closure is not None:
-            raise RuntimeError("this optimizer is inside a step already: take one step at a time")
         if not callable(closure):
             raise TypeError(f"closure is {tree.kind(closure)}: expected a function that returns (loss, gradients)")
+        with held(self, "this optimizer is inside a step already: take one step at a time"):
+            return self._step(closure)
+
+    def _step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:
         descent = self._descent
         v = descent.vectors
         for view, p in zip(self._cuts[id(v.x)], self._params, strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastopt._core import power as whole_power
-from fastopt.hyperparameters import Scalar, finite, positive, whole
+from fastopt.hyperparameters import Scalar, finite, number, positive, whole
 from fastopt.schedules.base import NamedSchedule
 
 
@@ -211,7 +211,7 @@ class warmup(NamedSchedule):
     def _value(self, t: int) -> float:
         assert callable(self.then)
         if t < self.steps:
-            return self.then(0) * (t + 1) / self.steps
+            return number("then(0) of warmup", self.then(0)) * (t + 1) / self.steps
         return self.then(t - self.steps)
 
 

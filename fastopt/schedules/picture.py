@@ -18,6 +18,8 @@ def plot(schedules: Schedule | Mapping[str, Schedule], steps: int, ax: Any = Non
     """
     n = whole("steps", steps)
     named = schedules if isinstance(schedules, Mapping) else {"": schedules}
+    if not named:
+        raise ValueError("there are no schedules to draw")
     for name, schedule in named.items():
         if not callable(schedule):
             raise TypeError(
