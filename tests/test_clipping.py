@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import reference
-from fastopt.selftest import same_bits
+from fastopt import _core, reference
+from fastopt.selftest import random_array, same_bits
 from tests.cases import awkward_gradients, ordinary
 
 
@@ -46,6 +46,23 @@ def test_a_norm_at_or_below_the_limit_changes_no_bit(isa: str) -> None:
         assert fastopt.clip_grad_norm_(grads, limit) == norm
         assert np.array_equal(flat(grads), before)
     assert fastopt.clip_grad_norm_(grads, math.nextafter(norm, 0)) == norm
+
+
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout(dtype: Any, flush: bool, isa: str) -> None:
+    """What cannot be written in place, read-only or broadcast, does not come here."""
+    g = random_array(np.random.default_rng(5), dtype, 3 * 700).reshape(3, 700)
+    for bound in (math.inf, 0.75):
+        expected = np.empty_like(g)
+        with _core.subnormals(flush), np.errstate(all="ignore"):
+            reference.scale(expected, g, 0.3)
+            if math.isfinite(bound):
+                reference.clamp(expected, 1.0, bound)
+        for a in awkward_gradients(g).values():
+            if a.flags.writeable and 0 not in a.strides:
+                _core.rewrite([a], 0.3, bound, flush)
+                assert same_bits(np.ascontiguousarray(a), expected)
 
 
 def test_clip_per_tensor() -> None:
