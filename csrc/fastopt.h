@@ -51,8 +51,8 @@ void fo_isa_use(int isa);
 /* base^n by binary powering in double: the same bits on every machine, as libm's pow is not. */
 double fo_power(double base, int64_t n);
 
-/* The floating-point control word of this thread, without its record of exceptions. fo_flush(1) flushes subnormals to zero, fo_flush(0)
- * keeps them; both return the word to give back to fo_restore. */
+/* fo_flush(1) flushes subnormals to zero on this thread, fo_flush(0) keeps them; both return the floating-point
+ * control word to give back to fo_restore. fo_control is that word without its record of exceptions. */
 uint64_t fo_flush(int on);
 void fo_restore(uint64_t control);
 uint64_t fo_control(void);
@@ -178,9 +178,8 @@ double fo_direction(fo_vectors *v);
 /* trial_x = x + alpha d. */
 void fo_move(fo_vectors *v, double alpha);
 
-/* Dot products by the blocks and lanes of the norms, and max|a|, NaN where an element is. */
+/* A dot product by the blocks and lanes of the norms. */
 double fo_dot(int dtype, ptrdiff_t n, const void *a, const void *b);
-double fo_max_abs(int dtype, ptrdiff_t n, const void *a);
 
 /* Keeps the pair of the step from x to trial_x, or with `given` the one that stands in the spare slot, if s.y is
  * safely positive; returns whether. */

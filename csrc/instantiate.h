@@ -1,4 +1,4 @@
-/* rules.h, stages.h, reductions.h and losses.h for float and for double on one instruction set.
+/* stages.h, rules.h, reductions.h, exponential.h and losses.h for float and for double on one instruction set.
  *
  * Expects ISA, the instruction set's name, and TARGET, the attribute that lets a function use it.
  * Leaves one table of functions, fo_<ISA>_table, and undefines both. */

@@ -1,4 +1,4 @@
-/* What kernels.c gives to step.c and vectors.c: the functions of the instruction set in use, by type. */
+/* What kernels.c gives to step.c, vectors.c and losses.c: the functions of the instruction set in use, by type. */
 #ifndef FASTOPT_KERNELS_H
 #define FASTOPT_KERNELS_H
 
@@ -23,5 +23,7 @@ typedef struct {
 } fo_functions;
 
 const fo_functions *fo_functions_for(int dtype);
+
+static inline ptrdiff_t fo_item_size(int dtype) { return dtype == FO_F32 ? 4 : 8; }
 
 #endif

@@ -33,7 +33,8 @@ static void share(work *w, ptrdiff_t elements, ptrdiff_t unit)
     const fo_loss *loss = w->loss;
     const uint64_t control = fpu_begin(loss->flush);
     const ptrdiff_t worth = elements / FO_PER_THREAD;
-    const int wanted = worth < loss->threads ? (int)worth : loss->threads, workers = wanted > 1 ? pool_claim(wanted) : 1;
+    const int wanted = worth < loss->threads ? (int)worth : loss->threads;
+    const int workers = wanted > 1 ? pool_claim(wanted) : 1;
     w->functions = fo_functions_for(loss->dtype);
     w->control = fpu_get();
     w->piece = w->count / (workers * PIECES) / unit * unit + unit;
@@ -48,7 +49,7 @@ static void share(work *w, ptrdiff_t elements, ptrdiff_t unit)
 
 static const void *at(const void *array, ptrdiff_t element, int dtype)
 {
-    return array ? (const char *)array + element * (dtype == FO_F32 ? 4 : 8) : NULL;
+    return array ? (const char *)array + element * fo_item_size(dtype) : NULL;
 }
 
 static void softmax_part(const work *w, ptrdiff_t begin, ptrdiff_t end)
@@ -65,8 +66,9 @@ static void sigmoid_part(const work *w, ptrdiff_t begin, ptrdiff_t end)
 {
     const fo_loss *l = w->loss;
     const ptrdiff_t start = begin * FO_CHUNK, stop = end * FO_CHUNK < l->rows ? end * FO_CHUNK : l->rows;
-    w->functions->sigmoid_cross_entropy(stop - start, at(l->prediction, start, l->dtype), at(l->target, start, l->dtype),
-                                        l->scale, (void *)at(l->gradient, start, l->dtype), l->losses + start);
+    w->functions->sigmoid_cross_entropy(
+        stop - start, at(l->prediction, start, l->dtype), at(l->target, start, l->dtype), l->scale,
+        (void *)at(l->gradient, start, l->dtype), l->losses + start);
 }
 
 static void squares_part(const work *w, ptrdiff_t begin, ptrdiff_t end)

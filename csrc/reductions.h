@@ -35,7 +35,8 @@
 REDUCTION(sum_squares, x, x * x, SUM)
 REDUCTION(sum_abs, x, fabs(x), SUM)
 
-/* Without their signs, numbers are ordered as their bits are, NaN above infinity: so compilers find the vector's maximum. */
+/* Without their signs, numbers are ordered as their bits are, NaN above infinity: so compilers use the maximum of
+ * vectors. */
 static TARGET double FN(max_abs)(ptrdiff_t n, const void *in, double unit)
 {
     const char *g = in;

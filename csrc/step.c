@@ -11,7 +11,6 @@
 #include "pool.h"
 
 enum { CACHE_LINE = 64 };
-static const ptrdiff_t item_size[FO_DTYPE_COUNT] = {[FO_F32] = 4, [FO_F64] = 8};
 
 uint64_t fo_flush(int on) { return fpu_begin(on); }
 void fo_restore(uint64_t control) { fpu_end(control); }
@@ -51,7 +50,7 @@ void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef
 static void load(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n,
                  double factor, char *out)
 {
-    const ptrdiff_t size = item_size[view->dtype];
+    const ptrdiff_t size = fo_item_size(view->dtype);
     if (view->dense) {
         void *const buf[] = {out, view->data + start * size};
         f->kernel[fo_k_scale](n, buf, &factor);
@@ -63,7 +62,7 @@ static void load(const fo_functions *f, const fo_view *view, ptrdiff_t start, pt
 static void store(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n,
                   const char *in)
 {
-    const ptrdiff_t size = item_size[view->dtype];
+    const ptrdiff_t size = fo_item_size(view->dtype);
     FOR_EACH_ROW(view, start, n, f->scatter(count, in + done * size, row, stride));
 }
 
@@ -73,7 +72,7 @@ static double reduce_block(const fo_view *view, ptrdiff_t start, int kind, doubl
     const fo_functions *f = fo_functions_for(view->dtype);
     const ptrdiff_t left = view->size - start, n = left < FO_CHUNK ? left : FO_CHUNK;
     if (view->dense)
-        return f->reduce[kind](n, view->data + start * item_size[view->dtype], unit);
+        return f->reduce[kind](n, view->data + start * fo_item_size(view->dtype), unit);
     load(f, view, start, n, 1, scratch);
     return f->reduce[kind](n, scratch, unit);
 }
@@ -166,10 +165,10 @@ static void walk(const fo_program *program, const fo_tensor *tensor, const fo_vi
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     const fo_functions *f = fo_functions_for(grad->dtype);
-    const ptrdiff_t size = item_size[grad->dtype];
+    const ptrdiff_t size = fo_item_size(grad->dtype);
     const int direct = grad->dense && scale == 1.0 && !program->edits;
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
-    /* A first chunk that ends at a cache line of the parameter, where that pays; the state lies as the parameter does. */
+    /* A first chunk that ends at a cache line of the parameter, where that pays: the state lies as it does. */
     const ptrdiff_t past = (ptrdiff_t)((uintptr_t)(tensor->slot[FO_SLOT_P] + begin * size) % CACHE_LINE) / size;
     ptrdiff_t n = end - begin > 2 * chunk && chunk > past ? chunk - past : chunk;
     for (ptrdiff_t start = begin; start < end; start += n, n = chunk) {
@@ -205,8 +204,8 @@ typedef struct {
 
 /* Whether threads help depends on what else runs on this machine, a BLAS that spins for one. So each plan times its
  * steps, and goes the way that it favours, with the pool or alone; between runs of that, ever longer while nothing
- * changes, it tries the other way. A run's cost is the least of its last steps: the first wakes threads, and at the very
- * first touches new memory. The bits are the same. */
+ * changes, it tries the other way. A run's cost is the least of its last steps: the first wakes threads, and at the
+ * very first touches new memory. The bits are the same. */
 enum { TRIED = 4, COUNTED = 3, SOONEST = 8, LATEST = 256 };
 
 static double now(void)

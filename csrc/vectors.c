@@ -8,14 +8,13 @@
 #include "fpu.h"
 #include "kernels.h"
 
-static const ptrdiff_t item_size[FO_DTYPE_COUNT] = {[FO_F32] = 4, [FO_F64] = 8};
 static const double epsilon[FO_DTYPE_COUNT] = {[FO_F32] = (double)FLT_EPSILON, [FO_F64] = DBL_EPSILON};
 
 /* Does BODY for the blocks of n elements: `at` is a block's first byte in a vector, `count` its elements. */
 #define FOR_EACH_BLOCK(dtype, n, BODY) \
     for (ptrdiff_t start_ = 0; start_ < (n); start_ += FO_CHUNK) { \
         const ptrdiff_t left_ = (n) - start_, count = left_ < FO_CHUNK ? left_ : FO_CHUNK; \
-        const ptrdiff_t at = start_ * item_size[dtype]; \
+        const ptrdiff_t at = start_ * fo_item_size(dtype); \
         BODY \
     }
 
@@ -102,20 +101,6 @@ double fo_dot(int dtype, ptrdiff_t n, const void *a, const void *b)
     const double total = dot(dtype, n, a, b);
     fpu_end(control);
     return total;
-}
-
-double fo_max_abs(int dtype, ptrdiff_t n, const void *a)
-{
-    const fo_functions *f = fo_functions_for(dtype);
-    const char *x = a;
-    double largest = 0;
-    const uint64_t control = fpu_begin(0);
-    FOR_EACH_BLOCK(dtype, n, {
-        const double part = f->reduce[fo_r_max_abs](count, x + at, 1);
-        largest = part > largest || part != part ? part : largest;
-    })
-    fpu_end(control);
-    return largest;
 }
 
 int fo_spare(const fo_vectors *v) { return (v->newest + 1) % v->slots; }

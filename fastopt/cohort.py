@@ -1,3 +1,5 @@
+"""What tensors share in a step: a cohort their coefficients, and numbers by name those of a group."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

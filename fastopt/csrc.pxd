@@ -116,7 +116,6 @@ cdef extern from "fastopt.h" nogil:
     double fo_direction(fo_vectors* v)
     void fo_move(fo_vectors* v, double alpha)
     double fo_dot(int dtype, Py_ssize_t n, const void* a, const void* b)
-    double fo_max_abs(int dtype, Py_ssize_t n, const void* a)
     int fo_remember(fo_vectors* v, int given)
     int fo_spare(const fo_vectors* v)
     int fo_threads_started()

@@ -53,7 +53,7 @@ cdef class Vectors:
 
     def steepness(self):
         """(max|g|, the 2-norm of g): NaN or infinite where an element is"""
-        return fo_max_abs(self.v.dtype, self.v.n, self.v.g), sqrt(fo_dot(self.v.dtype, self.v.n, self.v.g, self.v.g))
+        return norm([self.g], "max_abs", False)[0], sqrt(fo_dot(self.v.dtype, self.v.n, self.v.g, self.v.g))
 
     def accept(self):
         """The trial point becomes the point; its pair is kept where s.y is safely positive."""

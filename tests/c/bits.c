@@ -220,7 +220,10 @@ static uint64_t vectors_hash(const void *context)
         v.stride = (n + 1) * item_size[c->dtype], v.pairs = allocate(2 * (PAIRS + 1) * (n + 1), c->dtype, 0);
         for (int round = 0; round < ROUNDS; round++) {
             fill(v.g, c->dtype, n, c->kind, (uint64_t)(100 * k + round));
-            double seen[5] = {fo_direction(&v), fo_max_abs(c->dtype, n, v.g), fo_dot(c->dtype, n, v.x, v.g)};
+            const fo_view g = {.data = v.g, .size = n, .dense = 1, .dtype = c->dtype};
+            int finite;
+            double seen[5] = {
+                fo_direction(&v), fo_norm(&g, 1, fo_r_max_abs, 0, &finite), fo_dot(c->dtype, n, v.x, v.g)};
             fo_move(&v, 0.375);
             fill(v.trial_g, c->dtype, n, c->kind, (uint64_t)(100 * k + round + 1));
             seen[3] = fo_remember(&v, 0), seen[4] = v.gamma;
@@ -290,8 +293,8 @@ example *example_make(int dtype, double max_norm, int flush)
     for (size_t k = 0; k < sizeof second / sizeof second[0]; k++)
         add_call(&e->programs[1], second[k]);
     e->plan = (fo_plan){.tensors = e->tensors, .grads = e->grads, .count = TENSORS, .programs = e->programs,
-                        .per_thread = 1, .chunk = FO_CHUNK, .threads = 1, .always_pool = 1, .max_norm = max_norm, .sign = -1, .unscale = 1,
-                        .flush = flush, .measure = 1};
+                        .per_thread = 1, .chunk = FO_CHUNK, .threads = 1, .always_pool = 1, .max_norm = max_norm,
+                        .sign = -1, .unscale = 1, .flush = flush, .measure = 1};
     for (int t = 0; t < TENSORS; t++) {
         fo_tensor *tensor = &e->tensors[t];
         const ptrdiff_t n = tensor_size[t];
