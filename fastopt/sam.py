@@ -14,7 +14,7 @@ from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
 from fastopt.parameters import Displacement, plan_beside, run_pass
-from fastopt.tree import Array, Tree
+from fastopt.tree import Tree
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "
