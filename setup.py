@@ -37,6 +37,7 @@ core = Extension(
     depends=[
         "fastopt/csrc.pxd",
         "fastopt/door.pxi",
+        "fastopt/views.pxi",
         "fastopt/gradients.pxi",
         "fastopt/vectors.pxi",
         "fastopt/losses.pxi",

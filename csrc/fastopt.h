@@ -62,9 +62,10 @@ uint64_t fo_control(void);
 typedef struct {
     char *data;
     char *checked;                      /* the door's: where the last gradient that was checked lay */
-    const ptrdiff_t *shape, *strides;
+    const ptrdiff_t *shape, *strides;   /* of one that is not dense */
+    ptrdiff_t *extents;                 /* the door's: memory for these, of `room` dimensions */
     ptrdiff_t size;
-    int ndim, fortran, dense, dtype;
+    int room, ndim, fortran, dense, dtype;
 } fo_view;
 
 /* kind is a reduction: sum_squares gives the 2-norm, sum_abs the 1-norm, max_abs the maximum norm.
@@ -88,8 +89,9 @@ typedef struct {
     double *losses;
 } fo_loss;
 
-/* losses[row] = -sum of p log softmax; gradient = weights[row] (softmax - p). */
-void fo_softmax_cross_entropy(const fo_loss *loss);
+/* losses[row] = -sum of p log softmax; gradient = weights[row] (softmax - p). Returns 0, with some rows not written, where
+ * a class is out of range. */
+int fo_softmax_cross_entropy(const fo_loss *loss);
 
 /* gradient = scale (sigmoid(prediction) - target); a loss for each element, not scaled. */
 void fo_sigmoid_cross_entropy(const fo_loss *loss);

@@ -14,8 +14,8 @@ typedef struct {
     void (*scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride);
     double (*dot)(ptrdiff_t n, const void *a, const void *b);
     void (*axpby)(ptrdiff_t n, void *y, double a, const void *x, double b); /* y = a y + b x */
-    void (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *logits, const int64_t *classes,
-                                  const void *probabilities, const double *weights, void *gradient, double *losses);
+    int (*softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *logits, const int64_t *classes,
+                                 const void *probabilities, const double *weights, void *gradient, double *losses);
     void (*sigmoid_cross_entropy)(ptrdiff_t n, const void *logits, const void *targets, double scale, void *gradient,
                                   double *losses);
     void (*squared_error)(ptrdiff_t n, const void *prediction, const void *target, double scale, void *gradient,

@@ -57,7 +57,7 @@ VECTORS(void) FN(add_cost)(ptrdiff_t n, const real *restrict x, real max, const 
 }
 
 /* One row: its gradient, and sum, total and dot, of which the loss is total log(sum) - dot. */
-INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, const int64_t *class, const real *restrict p,
+INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, ptrdiff_t class, const real *restrict p,
                             double weight, real *restrict g, double *sum, double *total, double *dot)
 {
     const ptrdiff_t whole = n - n % FO_LANES, end = n > whole ? FO_LANES : 0;
@@ -85,7 +85,7 @@ INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, const int64_t *
         *dot = FN(fold)(dots);
         *total = FN(fold)(totals);
     } else {
-        *dot = (double)x[*class] - (double)max;
+        *dot = (double)x[class] - (double)max;
         *total = 1;
     }
     if (!g)
@@ -100,16 +100,18 @@ INLINE void FN(softmax_row)(ptrdiff_t n, const real *restrict x, const int64_t *
         return;
     }
     /* In double, and before dividing: the gradient of a sure prediction is small beside 1, and not rounded away. */
-    const double at_class = ratio * ((double)g[*class] - *sum);
+    const double at_class = ratio * ((double)g[class] - *sum);
     EACH(i) {
         g[i] = scale * g[i];
     }
-    g[*class] = (real)at_class;
+    g[class] = (real)at_class;
 }
 
-static TARGET void FN(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *logits, const int64_t *classes,
-                                             const void *probabilities, const double *weights, void *gradient,
-                                             double *losses)
+/* A class is read once and compared again: since the door looked, another thread may have written it. Returns 0, and
+ * leaves the rows that follow, where one is out of range. */
+static TARGET int FN(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const void *logits, const int64_t *classes,
+                                            const void *probabilities, const double *weights, void *gradient,
+                                            double *losses)
 {
     const real *x = logits, *p = probabilities;
     real *g = gradient;
@@ -118,13 +120,17 @@ static TARGET void FN(softmax_cross_entropy)(ptrdiff_t rows, ptrdiff_t n, const 
         double sum[FO_LANES] = {0}, total[FO_LANES] = {0}, dot[FO_LANES] = {0}, loss[FO_LANES];
         for (int r = 0; r < count; r++) {
             const ptrdiff_t i = row + r;
-            FN(softmax_row)(n, x + i * n, p ? NULL : classes + i, p ? p + i * n : NULL,
+            const int64_t class = p ? 0 : __atomic_load_n(classes + i, __ATOMIC_RELAXED);
+            if (class < 0 || class >= n)
+                return 0;
+            FN(softmax_row)(n, x + i * n, (ptrdiff_t)class, p ? p + i * n : NULL,
                             weights ? weights[i] : 1.0, g ? g + i * n : NULL, &sum[r], &total[r], &dot[r]);
         }
         for (int r = 0; r < FO_LANES; r++)
             loss[r] = total[r] * JOIN(log, f64, ISA)(sum[r]) - dot[r];
         memcpy(losses + row, loss, (size_t)count * sizeof(double));
     }
+    return 1;
 }
 
 /* The loss is what |x| adds on the wrong side, and log(1 + exp(-|x|)); neither it nor the gradient cancels at

@@ -63,6 +63,10 @@ static void store(const fo_functions *f, const fo_view *view, ptrdiff_t start, p
                   const char *in)
 {
     const ptrdiff_t size = fo_item_size(view->dtype);
+    if (view->dense) {
+        f->scatter(n, in, view->data + start * size, size);
+        return;
+    }
     FOR_EACH_ROW(view, start, n, f->scatter(count, in + done * size, row, stride));
 }
 

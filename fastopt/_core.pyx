@@ -13,7 +13,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 
 cimport numpy as cnp
 
@@ -159,47 +159,7 @@ cdef class subnormals:
 include "door.pxi"
 
 
-cdef inline bint _is_dense(cnp.ndarray a, bint fortran) noexcept:
-    return cnp.PyArray_ISALIGNED(a) and (
-        cnp.PyArray_IS_F_CONTIGUOUS(a) if fortran else cnp.PyArray_IS_C_CONTIGUOUS(a)
-    )
-
-
-cdef inline void _fill_view(fo_view* view, cnp.ndarray a, bint fortran) noexcept:
-    view.data = <char*>cnp.PyArray_DATA(a)
-    view.shape = <const Py_ssize_t*>cnp.PyArray_DIMS(a)
-    view.strides = <const Py_ssize_t*>cnp.PyArray_STRIDES(a)
-    view.ndim = cnp.PyArray_NDIM(a)
-    view.size = cnp.PyArray_SIZE(a)
-    view.fortran = fortran
-    view.dense = _is_dense(a, fortran)
-    view.dtype = FO_F32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else FO_F64
-
-
-cdef bint _collect(object template, object tree, list leaves, Py_ssize_t* filled):
-    """Puts the leaves of `tree` in the order of `template`; False where the plain containers differ."""
-    cdef PyObject* branch
-    cdef Py_ssize_t i
-    if isinstance(template, cnp.ndarray):
-        if isinstance(tree, (dict, list, tuple)):
-            return False
-        leaves[filled[0]] = tree
-        filled[0] += 1
-        return True
-    if type(template) is dict:
-        if type(tree) is not dict or len(<dict>tree) != len(<dict>template):
-            return False
-        for key, item in (<dict>template).items():
-            branch = PyDict_GetItem(tree, key)
-            if branch == NULL or not _collect(item, <object>branch, leaves, filled):
-                return False
-        return True
-    if type(template) is list and type(tree) is list and len(<list>tree) == len(<list>template):
-        for i in range(len(<list>template)):
-            if not _collect((<list>template)[i], (<list>tree)[i], leaves, filled):
-                return False
-        return True
-    return False
+include "views.pxi"
 
 
 cdef _count(opt, list stepped):
@@ -244,6 +204,7 @@ cdef class Plan:
     cdef readonly tuple names, params, states, averages
     cdef readonly list grads
     cdef readonly bint flush
+    cdef bint reads_parameters
     cdef str holder
     cdef unsigned long holding_thread
     cdef object __weakref__
@@ -251,7 +212,7 @@ cdef class Plan:
     def __cinit__(
         self, str rule, object template, tuple names, tuple params, tuple states, tuple averages, bint flush
     ):
-        cdef Py_ssize_t i, k, blocks = 0
+        cdef Py_ssize_t i, k, size, blocks = 0
         self.rule, self.template, self.flush = rule, template, flush
         self.names, self.params, self.states, self.averages = names, params, states, averages
         self.rule_id, _, _, coefs = _kernels[rule]
@@ -267,10 +228,16 @@ cdef class Plan:
             raise MemoryError
         for i in range(self.plan.count):
             self.plan.tensors[i].first_block = blocks
-            self.plan.tensors[i].size = params[i].size
+            size = cnp.PyArray_SIZE(params[i])
+            self.plan.tensors[i].size = size
             self.plan.tensors[i].dtype = cnp.PyArray_TYPE(params[i])
-            blocks += (params[i].size + FO_CHUNK - 1) // FO_CHUNK
-            self.plan.elements += params[i].size
+            for buffer in (averages[i], *states[i]):
+                if buffer is not None and (
+                    cnp.PyArray_SIZE(buffer) != size or cnp.PyArray_TYPE(buffer) != cnp.PyArray_TYPE(params[i])
+                ):
+                    raise ValueError(f"parameter {names[i]!r} was given another size or dtype meanwhile")
+            blocks += (size + FO_CHUNK - 1) // FO_CHUNK
+            self.plan.elements += size
             self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
             if averages[i] is not None:
                 self.plan.tensors[i].slot[FO_SLOT_AVERAGE] = <char*>cnp.PyArray_DATA(averages[i])
@@ -296,7 +263,7 @@ cdef class Plan:
 
     def __dealloc__(self):
         free(self.plan.tensors)
-        free(self.plan.grads)
+        _free_views(self.plan.grads, self.plan.count)
         free(self.plan.programs)
         free(self.plan.parts)
         free(self.ranges)
@@ -371,11 +338,9 @@ cdef class Plan:
 
     def admit_parameters(self):
         """Claims the plan with every parameter in the place of its gradient, for a pass that reads nothing else."""
-        cdef Py_ssize_t i
         self._claim()
-        for i in range(self.plan.count):
-            self.grads[i] = self.params[i]
-            _fill_view(&self.plan.grads[i], self.params[i], not cnp.PyArray_IS_C_CONTIGUOUS(self.params[i]))
+        self.reads_parameters = True
+        self.grads[:] = self.params
 
     def step(self, opt, object tree, type report, double unscale):
         """A step of opt with its gradients times unscale: a report(applied, norm, steps, skipped).
@@ -390,6 +355,7 @@ cdef class Plan:
             stepped = opt._ready(missing)
             t = opt._t
             if stepped:
+                self._place()
                 applied = self._go() if compiled else self.run()
                 if not compiled or self.plan.measure:
                     norm = self.norm
@@ -411,32 +377,59 @@ cdef class Plan:
         `match(tree)` gives the leaves of a tree that is not built of the same lists and dicts as the
         parameters, or says what is wrong with it.
         """
-        return self._take(tree, None, match)
+        cdef Py_ssize_t missing = self._take(tree, None, match)
+        try:
+            self._place()
+        except BaseException:
+            self.release()
+            raise
+        return missing
+
+    def exchange(self, list grads):
+        """Checks other gradients in the place of those admitted, None or an array for each parameter."""
+        self.grads[:] = grads
+        self._place()
 
     cdef Py_ssize_t _take(self, object tree, opt, match) except -1:
-        """`admit`, where match may be None for opt._match, which is then made only if it is needed."""
+        """Claims the plan and collects gradients; returns how many are None. opt._match stands in for a match of None."""
         cdef Py_ssize_t i, filled = 0, missing = 0
         self._claim()
         try:
             if not _collect(self.template, tree, self.grads, &filled):
                 self.grads[:] = (opt._match if match is None else match)(tree)
             for i in range(self.plan.count):
-                if self._admit(i, self.grads[i]):
+                if self.grads[i] is None:
                     missing += 1
         except BaseException:
             self.release()
             raise
         return missing
 
-    cdef bint _admit(self, Py_ssize_t i, object g) except -1:
-        """The door for one gradient; returns whether it is None."""
+    cdef int _place(self) except -1:
+        """Checks what is admitted, and notes where it lies.
+
+        Whatever of Python runs before a call without the GIL, as a schedule or another thread, may resize arrays: so
+        every such call comes right after this.
+        """
+        cdef Py_ssize_t i
+        for i in range(self.plan.count):
+            g = self.grads[i]
+            if self.reads_parameters:
+                self._confirm(i)
+                _fill_view(&self.plan.grads[i], g, not cnp.PyArray_IS_C_CONTIGUOUS(g))
+            else:
+                self._admit(i, g)
+        return 0
+
+    cdef int _admit(self, Py_ssize_t i, object g) except -1:
+        """The door for one gradient."""
         # A cast that does not check: _check_array, or CheckExact below, has.
         cdef cnp.ndarray a, p = <cnp.ndarray>(<tuple>self.params)[i]
         cdef fo_view* view = &self.plan.grads[i]
         cdef bint fortran
         if g is None:
             view.data = NULL
-            return True
+            return 0
         if not cnp.PyArray_CheckExact(g) or cnp.PyArray_TYPE(<cnp.ndarray>g) != cnp.PyArray_TYPE(p):
             _check_array(f"gradient of {self.names[i]!r}", g)
             if cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p):
@@ -458,8 +451,7 @@ cdef class Plan:
             self._refuse_written(i, g)
             view.checked = <char*>cnp.PyArray_DATA(a)
         _fill_view(view, a, fortran)
-        self._confirm(i)
-        return False
+        return self._confirm(i)
 
     cdef int _confirm(self, Py_ssize_t i) except -1:
         """Refuses a parameter whose array is no more what was checked when the plan was made."""
@@ -520,6 +512,7 @@ cdef class Plan:
         It is refused, with nothing written, when a measured gradient is not finite, or its norm is not while
         clipping.
         """
+        self._place()
         return self._go()
 
     cdef bint _go(self):
@@ -534,6 +527,7 @@ cdef class Plan:
         cdef int finite = 1
         cdef double value
         cdef int k = _norm_kinds[kind]
+        self._place()
         with nogil:
             value = fo_norm(self.plan.grads, self.plan.count, k, self.plan.flush, &finite)
         return value, finite != 0
@@ -568,6 +562,7 @@ cdef class Plan:
         cdef Py_ssize_t i
         for i in range(self.plan.count):
             self.grads[i] = None
+        self.reads_parameters = False
         fo_yield(&self.plan)
 
 

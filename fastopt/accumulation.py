@@ -54,8 +54,7 @@ class Accumulation:
             if first:
                 self.clear()
             elif missing:
-                plan.release()
-                plan.admit((), lambda _: self._filled(given))
+                plan.exchange(self._filled(given))
             run_pass(opt, plan, [[("mean", {"gain": weight / total})]])
         finally:
             plan.release()

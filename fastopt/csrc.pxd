@@ -34,7 +34,9 @@ cdef extern from "fastopt.h" nogil:
         char* checked
         const Py_ssize_t* shape
         const Py_ssize_t* strides
+        Py_ssize_t* extents
         Py_ssize_t size
+        int room
         int ndim
         int fortran
         int dense
@@ -55,7 +57,7 @@ cdef extern from "fastopt.h" nogil:
         double scale
         void* gradient
         double* losses
-    void fo_softmax_cross_entropy(const fo_loss* loss)
+    int fo_softmax_cross_entropy(const fo_loss* loss)
     void fo_sigmoid_cross_entropy(const fo_loss* loss)
     double fo_squared_error(const fo_loss* loss)
 

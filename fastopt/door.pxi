@@ -96,3 +96,30 @@ def check_parameters(names, params):
         if not cnp.PyArray_ISALIGNED(a):
             raise ValueError(f"{what} is not aligned to its {a.itemsize}-byte elements: pass a.copy()")
     _refuse_overlap("parameter", names, params)
+
+
+cdef bint _collect(object template, object tree, list leaves, Py_ssize_t* filled):
+    """Puts the leaves of `tree` in the order of `template`; False where the plain containers differ."""
+    cdef PyObject* branch
+    cdef Py_ssize_t i
+    if isinstance(template, cnp.ndarray):
+        if isinstance(tree, (dict, list, tuple)):
+            return False
+        leaves[filled[0]] = tree
+        filled[0] += 1
+        return True
+    if type(template) is dict:
+        if type(tree) is not dict or len(<dict>tree) != len(<dict>template):
+            return False
+        for key, item in (<dict>template).items():
+            branch = PyDict_GetItem(tree, key)
+            if branch == NULL or not _collect(item, <object>branch, leaves, filled):
+                return False
+        return True
+    if type(template) is list and type(tree) is list and len(<list>tree) == len(<list>template):
+        for i in range(len(<list>template)):
+            # The keys of dicts in it are compared by code of their own, which may shorten it.
+            if i >= len(<list>tree) or not _collect((<list>template)[i], (<list>tree)[i], leaves, filled):
+                return False
+        return True
+    return False

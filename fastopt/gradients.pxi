@@ -1,25 +1,5 @@
 # Gradients on their own, included by _core.pyx: their checks, norms, and clipping in place. See fastopt/clipping.py.
 
-cdef class _Views:
-    cdef fo_view* views
-    cdef Py_ssize_t count
-    cdef list arrays
-
-    def __cinit__(self, list arrays):
-        cdef Py_ssize_t i
-        self.arrays = arrays
-        self.count = len(arrays)
-        self.views = <fo_view*>calloc(max(1, len(arrays)), sizeof(fo_view))
-        if not self.views:
-            raise MemoryError
-        for i in range(self.count):
-            a = arrays[i]
-            _fill_view(&self.views[i], a, cnp.PyArray_IS_F_CONTIGUOUS(a) and not cnp.PyArray_IS_C_CONTIGUOUS(a))
-
-    def __dealloc__(self):
-        free(self.views)
-
-
 def check_gradients(names, list arrays, bint write):
     """The door for gradients on their own; with `write`, they must be writable and not overlap."""
     for name, a in zip(names, arrays):

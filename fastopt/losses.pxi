@@ -1,10 +1,15 @@
 # The losses' kernels, included by _core.pyx: each checks its arrays, then makes one call without the GIL. Bits and
 # formulas are those of fastopt/reference_losses.py.
 
+cdef tuple _shape(cnp.ndarray a):
+    """Not the attribute, which a subclass may have made anew."""
+    return tuple([cnp.PyArray_DIM(a, i) for i in range(cnp.PyArray_NDIM(a))])
+
+
 cdef object _check_operand(str what, cnp.ndarray a, object shape, bint written):
     """Refuses an array that a kernel cannot take as it lies."""
-    if (<object>a).shape != shape:
-        raise ValueError(f"{what} has shape {(<object>a).shape}: expected {shape}")
+    if _shape(a) != shape:
+        raise ValueError(f"{what} has shape {_shape(a)}: expected {shape}")
     if not cnp.PyArray_IS_C_CONTIGUOUS(a) or not cnp.PyArray_ISALIGNED(a):
         raise ValueError(
             f"{what} is not C-contiguous and aligned (strides {(<object>a).strides}): pass "
@@ -21,7 +26,7 @@ cdef object _check_like(str what, object a, str model_name, cnp.ndarray model, b
         raise TypeError(
             f"{what} has dtype {a.dtype} and {model_name} {model.dtype}: convert it with .astype(np.{model.dtype})"
         )
-    _check_operand(what, a, (<object>model).shape, written)
+    _check_operand(what, a, _shape(model), written)
 
 
 cdef object _check_doubles(str what, object a, object shape, bint written):
@@ -34,7 +39,8 @@ cdef object _check_doubles(str what, object a, object shape, bint written):
 cdef object _check_classes(object a, object shape, Py_ssize_t columns):
     cdef const int64_t* classes
     cdef Py_ssize_t i
-    if not isinstance(a, np.ndarray) or a.dtype != np.int64:
+    if not isinstance(a, np.ndarray) or not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(a), cnp.NPY_INT64) \
+            or cnp.PyArray_ISBYTESWAPPED(a):
         found = f"has dtype {a.dtype}" if isinstance(a, np.ndarray) else f"is a {type(a).__name__}"
         raise TypeError(f"classes {found}: expected an array of int64; convert it with np.asarray(x, np.int64)")
     _check_operand("classes", a, shape, False)
@@ -89,16 +95,18 @@ def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, los
     losses : (rows,) float64, written.
     flush : subnormals count as zero.
 
-    Raises TypeError and ValueError before anything is written.
+    Raises TypeError and ValueError before anything is written, and RuntimeError, with some rows written, where
+    another thread meanwhile makes a class one that there is not.
     """
     cdef fo_loss loss
+    cdef int classes_stayed
     _check_array("logits", logits)
     if cnp.PyArray_NDIM(logits) != 2 or cnp.PyArray_DIM(logits, 1) == 0:
-        raise ValueError(f"logits have shape {logits.shape}: expected (rows, columns), at least one column")
+        raise ValueError(f"logits have shape {_shape(logits)}: expected (rows, columns), at least one column")
     if (classes is None) == (probabilities is None):
         raise ValueError("expected either classes or probabilities, and None for the other")
-    _check_operand("logits", logits, logits.shape, False)
-    rows = (logits.shape[0],)
+    _check_operand("logits", logits, _shape(logits), False)
+    rows = (cnp.PyArray_DIM(logits, 0),)
     if classes is not None:
         _check_classes(classes, rows, cnp.PyArray_DIM(logits, 1))
     else:
@@ -117,7 +125,9 @@ def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, los
     loss.classes, loss.weights = <const int64_t*>_data(classes), <const double*>_data(weights)
     loss.losses = <double*>_data(losses)
     with nogil:
-        fo_softmax_cross_entropy(&loss)
+        classes_stayed = fo_softmax_cross_entropy(&loss)
+    if not classes_stayed:
+        raise RuntimeError("classes were changed while the loss was computed: leave them alone until it returns")
 
 
 def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint flush=True):
@@ -132,11 +142,11 @@ def sigmoid_cross_entropy(logits, targets, double scale, gradient, losses, bint 
     """
     cdef fo_loss loss
     _check_array("logits", logits)
-    _check_operand("logits", logits, logits.shape, False)
+    _check_operand("logits", logits, _shape(logits), False)
     _check_like("targets", targets, "logits", logits, False)
     if gradient is not None:
         _check_like("gradient", gradient, "logits", logits, True)
-    _check_doubles("losses", losses, logits.shape, True)
+    _check_doubles("losses", losses, _shape(logits), True)
     _check_apart({"gradient": gradient, "losses": losses}, {"logits": logits, "targets": targets})
     loss = _loss(logits, targets, gradient, scale, flush)
     loss.losses = <double*>_data(losses)
@@ -156,12 +166,12 @@ def squared_error(prediction, target, double scale, gradient, bint flush=True):
     cdef fo_loss loss
     cdef double total
     _check_array("prediction", prediction)
-    _check_operand("prediction", prediction, prediction.shape, False)
+    _check_operand("prediction", prediction, _shape(prediction), False)
     _check_like("target", target, "prediction", prediction, False)
     if gradient is not None:
         _check_like("gradient", gradient, "prediction", prediction, True)
     _check_apart({"gradient": gradient}, {"prediction": prediction, "target": target})
-    parts = np.empty((prediction.size + FO_CHUNK - 1) // FO_CHUNK)
+    parts = np.empty((cnp.PyArray_SIZE(prediction) + FO_CHUNK - 1) // FO_CHUNK)
     loss = _loss(prediction, target, gradient, scale, flush)
     loss.losses = <double*>_data(parts)
     with nogil:

@@ -59,7 +59,8 @@ def info() -> Info:
 def set_num_threads(n: int) -> None:
     """At most n threads, the calling one included, for every optimizer that was not given `threads=`.
 
-    More than there are CPUs are honoured, and help nobody. Small steps run on the calling thread whatever n is.
+    More than there are CPUs are honoured, and help nobody. Small steps run on the calling thread whatever n is, and
+    so do all in a build without threads: `info()` says so.
     """
     _use_threads(thread_count("n", n), f"set_num_threads({n})")
 

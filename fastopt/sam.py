@@ -14,7 +14,7 @@ from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
 from fastopt.parameters import Displacement, plan_beside, run_pass
-from fastopt.tree import Array, Tree
+from fastopt.tree import Tree
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "
@@ -133,19 +133,15 @@ class SAM:
                 for p, g, w in zip(plan.params, given, self._weighed, strict=True):
                     if g is not None:
                         np.multiply(p, g, out=w)
-            self._admit([None if g is None else w for g, w in zip(given, self._weighed, strict=True)])
+            plan.exchange([None if g is None else w for g, w in zip(given, self._weighed, strict=True)])
         size, _ = plan.measure("sum_squares" if self.norm == 2 else "max_abs")
         if math.isfinite(size):
             return size
-        self._admit(given)
+        plan.exchange(given)
         if not plan.measure("max_abs")[1]:
             raise NonFiniteError(first_nonfinite(plan))
         product = "parameters times gradients" if self.adaptive else "the gradients"
         raise ValueError(f"the {self.norm}-norm of {product} is {size}: the step was not applied, nothing has changed")
-
-    def _admit(self, grads: list[Array | None]) -> None:
-        self._plan.release()
-        self._plan.admit((), lambda _: grads)
 
     def _move(self, size: float, rho: float, sign: float) -> None:
         perturb = "perturb_adaptive" if self.adaptive else "perturb"

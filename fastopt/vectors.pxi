@@ -20,9 +20,9 @@ cdef class Vectors:
         self._vectors = [row[:n] for row in self.arena]
         self.x, self.g, self.d, self.trial_x, self.trial_g = self._vectors[:5]
         self._scalars = np.zeros(2 * slots + 1)
-        self.v.pairs = <char*>cnp.PyArray_DATA(self.arena) + 5 * width * size
+        self.v.pairs = <char*>cnp.PyArray_DATA(self._vectors[5]) if slots else NULL
         self.v.rho, self.v.alpha = &self._scalars[0], &self._scalars[slots]
-        self.v.n, self.v.stride, self.v.slots = n, width * size, slots
+        self.v.n, self.v.stride, self.v.slots = n, cnp.PyArray_STRIDE(self.arena, 0), slots
         self.v.dtype = FO_F32 if cnp.PyArray_TYPE(self.arena) == cnp.NPY_FLOAT else FO_F64
         self.v.d = <char*>cnp.PyArray_DATA(self.d)
         self._point()

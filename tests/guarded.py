@@ -37,32 +37,39 @@ class Place:
     far before one."""
 
     def __init__(self, size: int, end: bool, shift: int = 0) -> None:
-        global placed
-        placed += 1
         self.pages = -(-(size + shift) // PAGE)
         memory = np.frombuffer(mmap.mmap(-1, (self.pages + 2) * PAGE), np.uint8)
         self.address = memory.ctypes.data + PAGE
-        start = PAGE + (self.pages * PAGE - size - shift if end else shift)
-        self.bytes = memory[start : start + size]
+        self.bytes = memory[PAGE:-PAGE]
+        self.end, self.shift = end, shift
         for guard in (memory.ctypes.data, self.address + self.pages * PAGE):
-            _protect(guard, PAGE, NOTHING)
+            protect(guard, PAGE, NOTHING)
 
     def allow(self, what: int) -> None:
-        _protect(self.address, self.pages * PAGE, what)
+        protect(self.address, self.pages * PAGE, what)
 
-    def array(self, like: Array) -> Array:
-        a = self.bytes.view(like.dtype).reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
+    def array(self, like: Array, end: bool | None = None, shift: int | None = None) -> Array:
+        """A copy in place; at another end, or shifted otherwise, where that is given."""
+        global placed
+        placed += 1
+        end, shift = self.end if end is None else end, self.shift if shift is None else shift
+        start = self.bytes.size - like.nbytes - shift if end else shift
+        room = self.bytes[start : start + like.nbytes]
+        a = room.view(like.dtype).reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
         a[...] = like
         return a
 
 
-def _protect(address: int, size: int, what: int) -> None:
+def protect(address: int, size: int, what: int) -> None:
     if size and _libc.mprotect(address, size, what):
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
-def guarded(a: Array, end: bool, shift: int = 0) -> Array:
-    return Place(a.nbytes, end, shift).array(a)
+def guarded(a: Array, end: bool, shift: int = 0, what: int = READ_WRITE) -> Array:
+    place = Place(a.nbytes, end, shift)
+    copy = place.array(a)
+    place.allow(what)
+    return copy
 
 
 class Memory:

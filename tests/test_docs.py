@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from fastopt import _core
+
+pytestmark = pytest.mark.skipif(not _core.threads_available(), reason="the pages show a build with threads")
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 

@@ -330,6 +330,23 @@ def test_bad_softmax_arguments_write_nothing(change: dict[str, Any], error: Any,
     _core.softmax_cross_entropy(**good)
 
 
+class Lying(np.ndarray[Any, Any]):
+    """A subclass may say of itself what it likes."""
+
+    shape, size, dtype = (property(lambda _, x=x: x) for x in ((1000, 3), 3000, np.dtype(np.int64)))  # type: ignore
+
+
+def test_a_subclass_that_lies_of_its_shape_and_type() -> None:
+    x, rows, losses = np.ones((4, 3)).view(Lying), np.zeros(1000, np.int64), np.empty(1000)
+    with pytest.raises(ValueError, match=r"classes has shape \(1000,\): expected \(4,\)"):
+        _core.softmax_cross_entropy(x, rows, None, None, None, losses)
+    with pytest.raises(TypeError, match="classes has dtype"):
+        _core.softmax_cross_entropy(np.ones((4, 3)), np.ones(4, np.int8).view(Lying), None, None, None, np.empty(4))
+    with pytest.raises(ValueError, match=r"targets has shape"):
+        _core.sigmoid_cross_entropy(x, np.ones((1000, 3)), 1.0, None, np.ones((1000, 3)))
+    assert _core.squared_error(np.ones(5000).view(Lying), np.zeros(5000), 1.0, None) == 5000
+
+
 def test_bad_elementwise_arguments() -> None:
     x, g, losses = np.ones(4), np.empty(4), np.empty(4)
     for given, error, words in [

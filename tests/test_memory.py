@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import weakref
 from itertools import pairwise
 from typing import Any
@@ -16,15 +17,17 @@ import pytest
 
 import fastopt
 from fastopt import _core
+from fastopt.accumulation import Accumulation
+from fastopt.selftest import same_bits
 from tests.cases import CASES, DTYPES, ordinary
 from tests.lockstep import snapshot
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
-def attack(name: str, isa: str) -> subprocess.CompletedProcess[str]:
+def attack(module: str, name: str, isa: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.guarded", name],
+        [sys.executable, "-m", module, name],
         env={**os.environ, "FASTOPT_ISA": isa},
         capture_output=True,
         text=True,
@@ -33,15 +36,21 @@ def attack(name: str, isa: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("isa", _core.isas())
-@pytest.mark.parametrize("name", ["kernels", "steps", "layouts", "refusals"])
-def test_between_guard_pages(name: str, isa: str) -> None:
-    done = attack(name, isa)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *(("tests.guarded", name) for name in ("kernels", "steps", "layouts", "refusals")),
+        *(("tests.guarded_losses", name) for name in ("kernels", "threads", "losses", "vectors", "classes")),
+    ],
+)
+def test_between_guard_pages(module: str, name: str, isa: str) -> None:
+    done = attack(module, name, isa)
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     assert done.stdout.strip().endswith(f"between guards, on {isa}")
 
 
 def test_the_guards_guard() -> None:
-    assert attack("beyond", "baseline").returncode == -signal.SIGSEGV
+    assert attack("tests.guarded", "beyond", "baseline").returncode == -signal.SIGSEGV
 
 
 @every_dtype
@@ -128,6 +137,106 @@ def test_a_parameter_that_is_changed_behind_the_optimizer_is_noticed(change: Any
     assert snapshot(opt) == before
     grads["q"] = None
     assert opt.step(grads).applied
+
+
+@pytest.mark.parametrize("change", [resized, shrunk, frozen])
+def test_averages_notice_it_too(change: Any) -> None:
+    params = {"p": np.ones(30), "q": np.ones(1000)}
+    for average in (fastopt.EMA(params, 0.5), fastopt.RunningMean(params)):
+        average.update()
+        average.update()
+    change(params["q"])
+    before = average.averages["q"].tobytes()
+    with pytest.raises(ValueError, match=r"'q' has (another size, dtype or place|become read-only)"):
+        average.update()
+    assert average.averages["q"].tobytes() == before
+
+
+@pytest.mark.parametrize("change", [resized, shrunk])
+@pytest.mark.parametrize("which", ["parameter", "gradient"])
+def test_what_a_schedule_resizes_is_noticed(change: Any, which: str) -> None:
+    """A schedule is a program's own code, which runs inside the step, before anything is written."""
+    p, g = np.ones(1000), np.ones(1000)
+
+    def schedule(t: int) -> float:
+        if t == 1:
+            change(p if which == "parameter" else g)
+        return 0.5
+
+    makers: list[Any] = [
+        lambda: fastopt.SGD([p], lr=schedule).step,
+        lambda: fastopt.SAM(fastopt.SGD([p], lr=0.1), rho=schedule).first_step,
+    ]
+    for make in makers:
+        p, g = np.ones(1000), np.ones(1000)
+        step = make()
+        step([g])
+        if make is makers[1]:
+            step.__self__.second_step([g])
+        with pytest.raises(ValueError, match=r"has another size|has shape|could not broadcast"):
+            step([g])
+    ema = fastopt.EMA(p := np.ones(1000), schedule)
+    ema.update()
+    ema.update()
+    if which == "parameter":
+        with pytest.raises(ValueError, match="has another size"):
+            ema.update()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_shape_of_a_gradient_may_be_set_while_it_is_read() -> None:
+    """Its shape and strides are then freed, and are soon those of another array."""
+    n = 200_000
+    g, p, expected, stop = np.arange(3.0 * n)[::3], np.zeros(n), np.zeros(n), threading.Event()
+
+    def attack() -> None:
+        while not stop.is_set():
+            type(g).shape.__set__(g, (n,))
+            assert len([np.empty(5) for _ in range(20)]) == 20
+
+    opt, other = fastopt.SGD([p], lr=0.1), fastopt.SGD([expected], lr=0.1)
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    try:
+        for _ in range(50):
+            opt.step([g])
+            assert fastopt.clip_grad_norm_(g, 1e30) > 0
+    finally:
+        stop.set()
+        attacker.join()
+    for _ in range(50):
+        other.step([g])
+    assert same_bits(p, expected)
+
+
+def test_a_plan_takes_only_buffers_of_its_parameters_sizes() -> None:
+    """Another thread may have resized a parameter since its state was made."""
+    p, none = np.ones(5), ((),)
+    for wrong in (np.ones(4), np.ones(6), np.ones(5, np.float32)):
+        with pytest.raises(ValueError, match="'w' was given another size or dtype"):
+            _core.Plan("sgd", p, ("w",), (p,), none, (wrong,), True)
+        with pytest.raises(ValueError, match="'w' was given another size or dtype"):
+            _core.Plan("momentum", p, ("w",), (p,), ((wrong,),), (None,), True)
+    with pytest.raises(TypeError, match="int64"):
+        _core.norm([np.ones(5, np.int64)], "sum_abs")
+
+
+def test_an_accumulation_is_one_thread_s_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = fastopt.SGD([np.ones(3), np.ones(2)], lr=0.1)
+    opt.accumulate([np.ones(3), np.ones(2)])
+    filled, refused = Accumulation._filled, []
+
+    def meanwhile(self: Accumulation, given: Any) -> Any:
+        with pytest.raises(RuntimeError, match="inside a step already") as error:
+            self.plan.admit([np.ones(3), np.ones(2)], list)
+        refused.append(error)
+        return filled(self, given)
+
+    monkeypatch.setattr(Accumulation, "_filled", meanwhile)
+    assert opt.accumulate([None, np.ones(2)]) == 2
+    assert len(refused) == 1
+    opt.step()
+    assert opt._plan.params[0].tolist() == pytest.approx([0.95] * 3)
 
 
 def test_resize_is_refused_of_what_the_optimizer_holds() -> None:

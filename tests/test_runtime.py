@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt import _core
+from fastopt import _core, runtime
 from tests.cases import CASES
 
 
@@ -31,6 +31,17 @@ def test_info_names_everything() -> None:
     assert info.compiler.startswith(("gcc", "clang"))
     for word in (info.version, info.compiler, "-ffp-contract=off", info.isa, "threads"):
         assert word in str(info)
+
+
+def test_a_build_without_threads_has_one_whatever_is_asked_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _core.default_threads(), runtime._threads_why
+    monkeypatch.setattr(_core, "threads_available", lambda: False)
+    try:
+        fastopt.set_num_threads(5)
+        assert fastopt.info()[-2:] == (1, "this build has no threads")
+    finally:
+        monkeypatch.undo()
+        runtime._use_threads(*before)
 
 
 @pytest.mark.parametrize("isa", _core.isas())

@@ -10,18 +10,17 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 flags="-std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wdouble-promotion -Werror -g"
-through_python="tests/test_bits.py tests/test_door.py tests/test_clipping.py tests/test_threads.py tests/test_optimizer.py
-tests/test_vectors.py tests/test_lbfgs.py"
+through_python=(tests/test_{bits,door,clipping,threads,optimizer,vectors,lbfgs,losses,loss_kernels}.py)
 CC=${CC:-gcc}
 export CC PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Threads of a BLAS are not ours to check; a fork amid threads, then threads in the child, is what the tests do.
 export OPENBLAS_NUM_THREADS=1 PYTHONMALLOC=malloc
-threads_through_python=tests/test_threads.py
+threads_through_python=(tests/test_{threads,loss_kernels}.py)
 core_arguments=(500 10)
 if [[ ${1:-} == --fast ]]; then
     shift
-    through_python="tests/test_door.py tests/test_clipping.py tests/test_optimizer.py"
-    threads_through_python="tests/test_threads.py -k worker"
+    through_python=(tests/test_{door,clipping,optimizer,vectors,loss_kernels}.py)
+    threads_through_python=(tests/test_{threads,loss_kernels}.py -k "worker or digest_on_any")
     core_arguments=(50 2)
 fi
 (($#)) || set -- thread address undefined memcheck
@@ -82,15 +81,14 @@ c_program() { # NAME
 }
 
 python_tests() { # NAME
-    local tree=$work/$1 preload=() tests=$through_python
-    [[ $1 == thread ]] && tests=$threads_through_python
+    local tree=$work/$1 preload=() tests=("${through_python[@]}")
+    [[ $1 == thread ]] && tests=("${threads_through_python[@]}")
     [[ $1 == undefined ]] || preload=(env LD_PRELOAD="$($CC -print-file-name=lib${1:0:1}san.so)")
     cp -r "$work/tree" "$tree" || return
     # One test preloads a library of its own, others ask what the threads of this process do: a sanitizer has one too.
-    # shellcheck disable=SC2086
     (cd "$tree" || exit
         FASTOPT_SANITIZE=$1 "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
-        watched "$1" "${fixed[@]}" "${preload[@]}" "$python" -m pytest -p no:cacheprovider $tests \
+        watched "$1" "${fixed[@]}" "${preload[@]}" "$python" -m pytest -p no:cacheprovider "${tests[@]}" \
             --deselect tests/test_threads.py::test_no_thread_to_be_had \
             --deselect tests/test_threads.py::test_workers_that_slept_keep_off_the_caller_s_processor_and_its_affinity_stays \
             --deselect tests/test_threads.py::test_idle_workers_use_no_cpu)
@@ -100,7 +98,7 @@ python=$work/venv/bin/python
 if [[ " $* " != " memcheck " ]]; then
     echo "== a virtual environment"
     "${PYTHON:-python3}" -m venv "$work/venv" &&
-        "$python" -m pip install -q "numpy>=2.0" "cython>=3.1" "setuptools>=77" "pytest>=8" pytest-benchmark hypothesis safetensors || exit 2
+        "$python" -m pip install -q "numpy>=2.0" "cython>=3.1" "setuptools>=77" "pytest>=8" pytest-benchmark hypothesis safetensors scipy || exit 2
 fi
 for name; do
     echo "== $name: the C program ($SECONDS s)"

@@ -248,7 +248,7 @@ def focal(
     missing = -np.expm1(-losses)
     factor = missing**power
     if by_class is not None:
-        factor *= by_class[y].reshape(-1)
+        factor *= by_class.take(y).reshape(-1)
     if w is not None:
         factor *= w.reshape(-1)
     # Of losses beyond 1e4, exp(-losses) is 0; not for an infinite one, 0 times infinity.
@@ -271,7 +271,7 @@ def _sparse(
     y = arguments.class_indices("classes", y if by_row is None else np.where(by_row > 0, y, 0), k)
     by_class = arguments.weights("weight", weight, (k,), "the number of classes")
     smoothing = _smoothing(label_smoothing)
-    counts = by_row if by_class is None else _times(by_class[y], by_row)
+    counts = by_row if by_class is None else _times(by_class.take(y), by_row)
     over = divisor(reduction, counts, y.size)
     if smoothing == 0:
         by_class, by_row = None, counts
@@ -320,9 +320,8 @@ def _softmax(
 
 
 def _one_hot(classes: Array, k: int) -> Array:
-    target = np.zeros((len(classes), k))
-    target[np.arange(len(classes)), classes] = 1
-    return target
+    # Compared, not indexed: NumPy looks at indices twice, and another thread may change them in between.
+    return (classes[:, None] == np.arange(k)).astype(np.float64)
 
 
 def _times(a: Array, b: Array | None) -> Array:

@@ -15,6 +15,16 @@ typedef struct {
     data_kind kind;
 } loss_case;
 
+/* Classes that have changed since the door looked at them. */
+static void refuse_strays(const fo_loss *l, int64_t *classes)
+{
+    const int64_t strays[] = {-1, l->columns, INT64_MIN, INT64_MAX};
+    for (int k = 0; k < 4; k++) {
+        classes[ROWS / 2] = strays[k];
+        expect(!fo_softmax_cross_entropy(l), "class %lld of %td is refused", (long long)strays[k], l->columns);
+    }
+}
+
 static uint64_t loss_hash(const void *context)
 {
     const loss_case *c = context;
@@ -41,9 +51,11 @@ static uint64_t loss_hash(const void *context)
         else if (c->loss == SQUARES)
             total = fo_squared_error(&l);
         else
-            fo_softmax_cross_entropy(&l);
+            expect(fo_softmax_cross_entropy(&l), "%s are in range", loss_name[c->loss]);
         h = hash_array(hash_array(h, c->dtype, n, gradient), FO_F64, n, losses);
         h = hash_array(h, FO_F64, 1, &total);
+        if (c->loss == CLASSES)
+            refuse_strays(&l, classes);
         release_all();
     }
     return h;
