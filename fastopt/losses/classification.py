@@ -321,7 +321,8 @@ def _softmax(
 
 def _one_hot(classes: Array, k: int) -> Array:
     # Compared, not indexed: NumPy looks at indices twice, and another thread may change them in between.
-    return (classes[:, None] == np.arange(k)).astype(np.float64)
+    target: Array = (classes[:, None] == np.arange(k)).astype(np.float64)
+    return target
 
 
 def _times(a: Array, b: Array | None) -> Array:
