@@ -101,6 +101,12 @@ def in_numpy(average: Any) -> Any:
     return average
 
 
+def like(opt: fastopt.Optimizer, change: Callable[[Any], Any] = lambda g: g) -> Any:
+    """Gradients of 1 in the right structure, each made wrong by `change`."""
+    groups = [{name: change(np.ones_like(p)) for name, p in group["params"].items()} for group in opt.groups]
+    return groups if len(groups) > 1 else groups[0]
+
+
 class Pair(RuleBasedStateMachine):
     """`ours` is compiled and `theirs` the reference: the same in all that makes a difference."""
 
@@ -108,12 +114,19 @@ class Pair(RuleBasedStateMachine):
     """An EMA or RunningMean of the parameters of each."""
 
     @initialize(
-        case=st.sampled_from(CASES), shapes=shapes, dtype=dtypes, seed=seeds, flush=st.booleans(), block=st.booleans()
+        case=st.sampled_from(CASES),
+        lr=st.none() | rates,
+        shapes=shapes,
+        dtype=dtypes,
+        seed=seeds,
+        flush=st.booleans(),
+        block=st.booleans(),
     )
-    def make(self, case: Any, shapes: Any, dtype: Any, seed: int, flush: bool, block: bool) -> None:
+    def make(self, case: Any, lr: Any, shapes: Any, dtype: Any, seed: int, flush: bool, block: bool) -> None:
         rng = np.random.default_rng(seed)
         params = {f"p{i}": ordinary(rng, shape, dtype) for i, shape in enumerate(shapes)}
-        self.build: Callable[..., Any] = lambda params, **more: case.make(params, flush_subnormals=flush, **more)
+        given = {"flush_subnormals": flush} if lr is None else {"flush_subnormals": flush, "lr": lr}
+        self.build: Callable[..., Any] = lambda params, **more: case.make(params, **own(given), **more)
         self.ours = self.build(fastopt.arena(params)[1] if block else params)
         self.theirs = self.build(copies(params), backend="numpy")
         self.files = tempfile.TemporaryDirectory()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,8 @@ from hypothesis.stateful import precondition, rule
 
 import fastopt
 from tests.cases import CASES
-from tests.lockstep import copies, snapshot
-from tests.machine import Pair, in_numpy, own
+from tests.lockstep import copies, plateaus, snapshot
+from tests.machine import Pair, in_numpy, like, own, seeds
 
 
 class Saved(NamedTuple):
@@ -35,6 +37,16 @@ def state_of(opt: fastopt.Optimizer) -> Any:
     arrays = {name: x for name, x in snapshot(opt).items() if name not in opt.names}
     saved = opt.state_dict()
     return arrays, opt._skipped, saved["groups"], saved["options"]
+
+
+def go_on(opt: fastopt.Optimizer, grads: Any, metric: float) -> None:
+    """Changes an optimizer in all that a state has."""
+    for plateau in plateaus(opt):
+        plateau.update(metric)
+    opt.discard_accumulated()
+    with suppress(ValueError):
+        opt.step(grads)
+    opt.accumulate(grads)
 
 
 class SavedAndLoaded(Pair):
@@ -80,8 +92,19 @@ class SavedAndLoaded(Pair):
         ours, _ = self.both(lambda opt: opt.load(path))
         assert isinstance(ours, ValueError)
 
-    @rule(case=st.sampled_from(CASES), rename=st.booleans())
-    def load_the_file_of_another_optimizer(self, case: Any, rename: bool) -> None:
+    @rule(seed=seeds, metric=st.sampled_from([1.0, math.nan]), to_file=st.booleans())
+    def go_back(self, seed: int, metric: float, to_file: bool) -> None:
+        """A state is saved, a step taken, and the state loaded."""
+        self.save(to_file)
+        g = self.gradients(seed, [])
+        for opt in (self.ours, self.theirs):
+            go_on(opt, g, metric)
+        self.load(-2)
+
+    @rule(which=st.integers(0, len(CASES)), same_class=st.booleans(), rename=st.booleans())
+    def load_the_file_of_another_optimizer(self, which: int, same_class: bool, rename: bool) -> None:
+        cases = [case for case in CASES if case.optimizer is type(self.ours) or not same_class]
+        case = cases[which % len(cases)]
         groups = [copies(group["params"]) for group in self.ours.groups]
         if rename:
             groups[0]["renamed"] = groups[0].pop("p0")
@@ -122,9 +145,12 @@ class SavedAndLoaded(Pair):
 
     @rule(how=st.sampled_from([copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))]))
     def go_on_with_copies(self, how: Callable[[Any], Any]) -> None:
-        before, averages = self.contents(), self.averages or (None, None)
+        before, averages, old = self.contents(), self.averages or (None, None), (self.ours, self.theirs)
         (self.ours, ours), (self.theirs, theirs) = how((self.ours, averages[0])), how((self.theirs, averages[1]))
         if self.averages:
             assert ours._plan.params[0] is self.ours._plan.params[0]
             self.averages = ours, in_numpy(theirs)
+        assert self.contents() == before
+        for opt in old:
+            go_on(opt, like(opt), 1.0)
         assert self.contents() == before
