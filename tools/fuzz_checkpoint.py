@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from tests.checkpoints import Parts
+from tools import fuzz_seeds
 
 VALUES = json.loads(
     """[null, true, false, 0, 1, -1, 2147483648, 9007199254740992, 9223372036854775808, 1000000000000000000000000000000,
@@ -38,38 +39,14 @@ VALUES = json.loads(
     [0, 1099511627776], {"$tuple": []}, {"$tuple": [0.5, 0.5]}, {"$float": "nan"}, {"$float": "inf"}, {"$$": 1},
     {"$x": 1}, {"W": {}}, {"$array": {"dtype": "F64", "shape": [2, 3], "blake2b": ""}}]"""
 )
-VALUES += [10**400, [0] * 2000, {str(i): 0 for i in range(1500)}]
-MOST_VALUES = 1000
+VALUES += [10**400, [0] * 600, {str(i): 0 for i in range(300)}]
+MOST_VALUES = 200
 """In place of the million of fastopt.checkpoint, which no input of this size can exceed."""
 MEMORY = 2**20, 200
 """Bytes that a load may take: so many, and so many for each of the file's."""
 ADDRESSES = 2**30
 """Bytes that the whole run may take, so that what allocates past Python is seen too."""
 NUMBERS = [0, 1, 7, 8, 255, 2**16, 2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1]
-
-
-def own(t: int) -> float:
-    return 0.1 / (1 + t)
-
-
-def optimizers() -> list[Any]:
-    """What the files are loaded into: one with groups, scalar state, averages, options, skipped steps and accumulated
-    gradients; one with schedules alone; one with a schedule of its own and nothing accumulated."""
-    import fastopt
-    from fastopt import schedules
-
-    params = [{"params": {"W": np.ones((2, 3)), "none": np.ones((0, 2), np.float32)}}, {"params": [np.array(1.0)]}]
-    rich = fastopt.NAdam(params, momentum_decay=0.004, average=0.9, clip_norm=1.0, on_nonfinite="skip")
-    grads = [{"W": np.ones((2, 3)), "none": None}, [np.array(2.0)]]
-    rich.step(grads)
-    rich.step([{"W": np.full((2, 3), np.nan), "none": None}, [None]])
-    rich.accumulate(grads, weight=3)
-    lr = schedules.warmup(3, schedules.piecewise([10, 20], [0.5, 0.25, 0.125]))
-    plateau = schedules.ReduceOnPlateau(0.5)
-    plateau.update(1.5)
-    scheduled = fastopt.SGD(np.ones(3), lr=lr, l2=plateau, l1=schedules.one_cycle(0.5, 100).lr)
-    half = fastopt.Adam([np.ones(2, np.float32)], lr=own, betas=(own, 0.9), clip_value=1.0, maximize=True, amsgrad=True)
-    return [rich, scheduled, half]
 
 
 class Target:
@@ -81,11 +58,16 @@ class Target:
         checkpoint.MOST_VALUES = MOST_VALUES
         self.path = Path(folder) / "input.safetensors"
         self.most_memory = 0.0
-        self.optimizers = optimizers()
+        self.optimizers = fuzz_seeds.optimizers()
         self.seeds = []
         for i, opt in enumerate(self.optimizers):
             opt.save(self.path)
             self.seeds.append(bytes([i]) + self.path.read_bytes())
+        # No file brings back the user's own, nor two objects that are one.
+        self.callables = [
+            [{name: x for name, x in group.items() if callable(x) or isinstance(x, tuple)} for group in opt.groups]
+            for opt in self.optimizers
+        ]
         self.good = [contents(opt) for opt in self.optimizers]
         tracemalloc.start()
 
@@ -118,6 +100,8 @@ class Target:
             raise AssertionError(f"the file holds {expected}, and what was loaded is {loaded}")
         if not signed and contents(opt) != good:
             raise AssertionError("it was changed without its checksums, and loaded")
+        for group, callables in zip(opt.groups, self.callables[which], strict=True):
+            group.update(callables)
         self.path.write_bytes(self.seeds[which][1:])
         opt.load(self.path)
         if contents(opt) != good:
@@ -274,7 +258,9 @@ def change_bytes(data: bytes, draw: random.Random) -> bytes:
 def fuzz(inputs: int, seed: int, target: Target) -> tuple[collections.Counter[str], list[bytes]]:
     """What became of them, by words, and those worth going on from."""
     draw = random.Random(seed)
-    pool, counts = list(target.seeds), collections.Counter()
+    pool, counts = [*target.seeds, *fuzz_seeds.files(target.seeds)], collections.Counter()
+    for data in pool:
+        counts[target.attempt(data)] += 1
     for _ in range(inputs):
         origin = draw.randrange(len(pool))
         data, signed = mutated(pool[origin], draw)
