@@ -94,7 +94,7 @@ def read(path: Path, check: Callable[[Any], object], most: int = MOST_VALUES) ->
         raise ValueError("it is empty")
     # A file that may not be read raises here: of any that it cannot open, the package says that it is not there.
     with open(path, "rb") as opened:
-        _refuse_excess(opened, most)
+        _refuse_excess(opened, found.st_size, most)
     try:
         with safe_open(path, framework="numpy") as file:
             encoded = _description(file.metadata(), most)
@@ -226,11 +226,12 @@ def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     return document["state"]
 
 
-def _refuse_excess(file: BinaryIO, most: int) -> None:
+def _refuse_excess(file: BinaryIO, held: int, most: int) -> None:
     """Refuses a header that would cost the safetensors package much more memory than its size: one with more strings,
     the description's own aside, or values than are possible beside a description of `most` values."""
     size = int.from_bytes(file.read(8), "little")
-    header = file.read(size).replace(b"\\\\", b"") if size <= LARGEST_HEADER else b""
+    # No more than there is: memory is taken before anything is read.
+    header = file.read(min(size, held)).replace(b"\\\\", b"") if size <= LARGEST_HEADER else b""
     strings = (header.count(b'"') - header.count(b'\\"')) // 2
     if strings > most or sum(map(header.count, (b"[", b"{", b","))) > 3 * most:
         raise ValueError("its header has more entries than that of any checkpoint of this optimizer")

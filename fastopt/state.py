@@ -94,17 +94,16 @@ def write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
 
 
 def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:
-    def plain(x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple(plain(member) for member in x)
-        if not callable(x):
-            return x
-        try:
-            return to_config(x)
-        except TypeError:
-            return SCHEDULE
+    return {name: tuple(map(_plain, x)) if isinstance(x, tuple) else _plain(x) for name, x in values.items()}
 
-    return {name: plain(x) for name, x in values.items()}
+
+def _plain(x: Any) -> Any:
+    if not callable(x):
+        return x
+    try:
+        return to_config(x)
+    except TypeError:
+        return SCHEDULE
 
 
 def _kind(mine: Mapping[str, Any], saved: Any) -> list[str]:
@@ -215,8 +214,10 @@ def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
 
 def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
     if isinstance(saved, str) and saved == SCHEDULE:
-        if not callable(mine):
-            raise ValueError(f"{name} followed a schedule: make this optimizer with that schedule, then load")
+        if _plain(mine) != SCHEDULE:
+            raise ValueError(
+                f"{name} followed a schedule of your own: make this optimizer with that schedule, then load"
+            )
         return mine
     return made.schedule(name, mine, saved) if isinstance(saved, Mapping) else saved
 

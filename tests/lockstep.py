@@ -8,6 +8,8 @@ import numpy as np
 
 import fastopt
 from fastopt import tree
+from fastopt.schedules import ReduceOnPlateau
+from fastopt.schedules.restore import _plateau_in
 from fastopt.selftest import same_bits
 from fastopt.tree import Array
 
@@ -18,22 +20,38 @@ def copies(params: Any) -> Any:
 
 
 def written(opt: fastopt.Optimizer) -> dict[str, Array]:
-    """Every array that a step of this optimizer writes, by name."""
+    """Every array that a step of this optimizer writes, and the gradients that are accumulated for it, by name."""
     found = dict(zip(opt.names, opt._plan.params, strict=True))
     for name, entry in opt.state.items():
         found |= {f"{name}:{key}": x for key, x in entry.items() if isinstance(x, np.ndarray)}
     if opt.average is not None:
         found |= {f"{name}:average": a for name, a in zip(opt.names, opt._plan.averages, strict=True)}
+    pending = opt._accumulation
+    if pending is not None and opt._accumulated:
+        means = zip(opt.names, pending.means, pending.present, strict=True)
+        found |= {f"{name}:accumulated": mean for name, mean, there in means if there}
     return found
+
+
+def plateaus(opt: fastopt.Optimizer) -> list[ReduceOnPlateau]:
+    """Those that hyperparameters follow, each as often as it is followed."""
+    values = [x for kept in (*(group._values for group in opt.groups), opt._options) for x in kept.values()]
+    members = [member for x in values for member in (x if isinstance(x, tuple) else (x,))]
+    return [plateau for plateau in map(_plateau_in, members) if plateau is not None]
+
+
+def counts(opt: fastopt.Optimizer) -> Any:
+    """Every number that an applied step could change."""
+    scalars = {name: {k: x for k, x in e.items() if not isinstance(x, np.ndarray)} for name, e in opt.state.items()}
+    pending = opt._accumulation
+    accumulated = None if pending is None or not opt._accumulated else (pending.count, pending.weight)
+    return opt.t, scalars, accumulated
 
 
 def snapshot(opt: fastopt.Optimizer) -> dict[str, bytes]:
     """Every byte that a step could change, and every count."""
-    found = {name: a.tobytes() for name, a in written(opt).items()}
-    found["counts"] = repr(
-        (opt.t, [{k: x for k, x in e.items() if not isinstance(x, np.ndarray)} for e in opt.state.values()])
-    ).encode()
-    return found
+    numbers = counts(opt), [plateau.state_dict() for plateau in plateaus(opt)]
+    return {**{name: a.tobytes() for name, a in written(opt).items()}, "numbers": repr(numbers).encode()}
 
 
 def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer) -> None:
@@ -44,9 +62,9 @@ def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer) -> None:
         x, y = ours[name].ravel("K"), theirs[name].ravel("K")
         at = next(i for i in range(x.size) if not same_bits(x[i : i + 1], y[i : i + 1]))
         raise AssertionError(f"{len(differing)} arrays differ, first {name!r} at {at}: {x[at]!r} and {y[at]!r}")
-    assert {k: {"t": e["t"]} for k, e in a.state.items()} == {k: {"t": e["t"]} for k, e in b.state.items()}
+    assert counts(a) == counts(b)
 
 
 def same_report(a: fastopt.Report, b: fastopt.Report) -> bool:
     norms = a.grad_norm == b.grad_norm or (a.grad_norm != a.grad_norm and b.grad_norm != b.grad_norm)
-    return norms and (a.applied, a.step) == (b.applied, b.step)
+    return norms and (a.applied, a.step, a.skipped) == (b.applied, b.step, b.skipped)

@@ -501,6 +501,16 @@ def test_a_terabyte_that_does_not_fit_costs_nothing(path: Path, parts: Parts) ->
     assert peak < 1_000_000
 
 
+def test_a_length_that_is_a_lie_costs_nothing(path: Path) -> None:
+    path.write_bytes((90_000_000).to_bytes(8, "little") + b"{}")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="damaged"):
+        make().load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
 def with_header(header: str) -> bytes:
     return len(header).to_bytes(8, "little") + header.encode()
 

@@ -179,6 +179,17 @@ def test_a_warmup_of_an_own_schedule_stays() -> None:
     assert other.lr is mine
 
 
+@pytest.mark.parametrize("mine", [schedules.cosine(0.1, 10), schedules.warmup(3, plateau())], ids=repr)
+def test_a_built_in_schedule_does_not_stand_in_for_an_own_one(mine: Any) -> None:
+    saved = fastopt.Adam([np.ones(3)], lr=lambda t: 0.1).state_dict()
+    other = fastopt.Adam([np.ones(3)], lr=mine)
+    before = snapshot(other)
+    with pytest.raises(ValueError, match="lr followed a schedule of your own"):
+        other.load_state_dict(saved)
+    assert other.lr is mine
+    assert snapshot(other) == before
+
+
 def edit(path: str, value: Any) -> Any:
     """A change of one entry of a state dict; a value of Ellipsis removes it."""
 

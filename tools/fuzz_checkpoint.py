@@ -6,7 +6,8 @@
 Half of the mutations are of bytes; the others are of the header, the description and the arrays, with all checksums
 put right again, so that what lies behind these is reached. An input that loads, or is refused with words not seen
 before, is mutated further. Each input must be refused with a ValueError and change nothing, or load as another reader
-(tests/checkpoints.py) reads it; a file whose checksums are not put right may load only where it says what it said.
+(tests/checkpoints.py) reads it, with every checksum right. No load may take more memory than in proportion to its file.
+The guided run begins with what a short mutating one found.
 Exits with an error, and the input in a file, at the first that does otherwise. From the root of the project.
 """
 
@@ -17,15 +18,18 @@ import collections
 import json
 import random
 import re
+import resource
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.checkpoints import Parts
+from tests.checkpoints import Parts, digest
+from tools import fuzz_seeds
 
 VALUES = json.loads(
     """[null, true, false, 0, 1, -1, 2147483648, 9007199254740992, 9223372036854775808, 1000000000000000000000000000000,
@@ -35,43 +39,49 @@ VALUES = json.loads(
     [0, 1099511627776], {"$tuple": []}, {"$tuple": [0.5, 0.5]}, {"$float": "nan"}, {"$float": "inf"}, {"$$": 1},
     {"$x": 1}, {"W": {}}, {"$array": {"dtype": "F64", "shape": [2, 3], "blake2b": ""}}]"""
 )
-VALUES.append(10**400)
+VALUES += [10**400, [0] * 600, {str(i): 0 for i in range(300)}]
+MOST_VALUES = 200
+"""In place of the million of fastopt.checkpoint, which no input of this size can exceed."""
+MEMORY = 2**20, 200
+"""Bytes that a load may take: so many, and so many for each of the file's."""
+ADDRESSES = 2**30
+"""Bytes that the whole run may take, so that what allocates past Python is seen too."""
 NUMBERS = [0, 1, 7, 8, 255, 2**16, 2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1]
-
-
-def optimizers() -> list[Any]:
-    """What the files are loaded into: one with groups, scalar state, averages and options; one with schedules alone."""
-    import fastopt
-    from fastopt import schedules
-
-    params = [{"params": {"W": np.ones((2, 3)), "none": np.ones((0, 2), np.float32)}}, {"params": [np.array(1.0)]}]
-    rich = fastopt.NAdam(params, momentum_decay=0.004, average=0.9, clip_norm=1.0, on_nonfinite="skip")
-    rich.step([{"W": np.ones((2, 3)), "none": None}, [np.array(2.0)]])
-    lr = schedules.warmup(3, schedules.piecewise([10, 20], [0.5, 0.25, 0.125]))
-    scheduled = fastopt.SGD(np.ones(3), lr=lr, l2=schedules.ReduceOnPlateau(0.5), l1=schedules.one_cycle(0.5, 100).lr)
-    return [rich, scheduled]
 
 
 class Target:
     """Loads inputs, the first byte of which chooses the optimizer, and checks what comes of it."""
 
     def __init__(self, folder: str) -> None:
+        from fastopt import checkpoint
+
+        checkpoint.MOST_VALUES = MOST_VALUES
         self.path = Path(folder) / "input.safetensors"
-        self.optimizers = optimizers()
+        self.most_memory = 0.0
+        self.optimizers = fuzz_seeds.optimizers()
         self.seeds = []
         for i, opt in enumerate(self.optimizers):
             opt.save(self.path)
             self.seeds.append(bytes([i]) + self.path.read_bytes())
+        # No file brings back the user's own, nor two objects that are one.
+        self.callables = [
+            [{name: x for name, x in group.items() if callable(x) or isinstance(x, tuple)} for group in opt.groups]
+            for opt in self.optimizers
+        ]
         self.good = [contents(opt) for opt in self.optimizers]
+        tracemalloc.start()
 
-    def attempt(self, data: bytes, signed: bool = True) -> str:
+    def attempt(self, data: bytes) -> str:
         """What became of the input: "loaded", or the words of its refusal without the values in them."""
         which = data[0] % len(self.optimizers) if data else 0
         opt, good, file = self.optimizers[which], self.good[which], data[1:]
         self.path.write_bytes(file)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
         try:
             opt.load(self.path)
         except ValueError as error:
+            self.check_memory(before, len(file))
             if contents(opt) != good:
                 raise AssertionError("it was refused, and something has changed") from error
             words = (
@@ -80,33 +90,44 @@ class Target:
                 .removeprefix("this state does not fit; nothing was changed:")
             )
             return re.sub(r"'[^']*'|\d+|\s+", " ", words)[:60]
+        self.check_memory(before, len(file))
         loaded = opt.state_dict()
-        expected = plain(Parts(file))
+        parts = Parts(file)
+        if len(nodes(parts.description)) > MOST_VALUES + 100 * len(opt.names):
+            raise AssertionError("it has more values than it may, and was loaded")
+        expected = plain(parts)
         if not same(expected, loaded):
             raise AssertionError(f"the file holds {expected}, and what was loaded is {loaded}")
-        if not signed and contents(opt) != good:
-            raise AssertionError("it was changed without its checksums, and loaded")
+        for group, callables in zip(opt.groups, self.callables[which], strict=True):
+            group.update(callables)
         self.path.write_bytes(self.seeds[which][1:])
         opt.load(self.path)
         if contents(opt) != good:
             raise AssertionError("the good file does not undo it")
         return "loaded"
 
+    def check_memory(self, before: int, size: int) -> None:
+        _, peak = tracemalloc.get_traced_memory()
+        constant, factor = MEMORY
+        self.most_memory = max(self.most_memory, (peak - before) / (constant + factor * size))
+        if self.most_memory > 1:
+            raise AssertionError(f"loading took {peak - before} bytes, and the file has {size}")
+
 
 def contents(opt: Any) -> tuple[Any, ...]:
     """All that loading can change, to compare."""
-    averages = [a.tobytes() for a in opt._plan.averages if a is not None]
-    buffers = [a.tobytes() for state in opt._plan.states for a in state]
-    counts = [[x for x in entry.values() if not isinstance(x, np.ndarray)] for entry in opt.state.values()]
-    values = repr(
-        ([group._values for group in opt.groups], opt._options, opt.on_nonfinite, opt.maximize, opt.t, counts)
-    )
-    return values, averages, buffers
+    # Here, for atheris is to see fastopt before anything imports it.
+    from tests.lockstep import plateaus, snapshot
+
+    values = repr(([group._values for group in opt.groups], opt._options, opt.on_nonfinite, opt.maximize))
+    return values, opt._skipped, [plateau.state_dict() for plateau in plateaus(opt)], snapshot(opt)
 
 
 def plain(parts: Parts) -> Any:
-    """The state in a file, by another reader than fastopt's."""
+    """The state in a file, by another reader than fastopt's, which looks at all checksums too."""
     types = {"F32": np.float32, "F64": np.float64}
+    if parts.metadata["blake2b"] != digest(parts.metadata["fastopt"].encode()):
+        raise AssertionError("it was loaded with another description than was signed")
 
     def decoded(x: Any, pointer: str) -> Any:
         if isinstance(x, list):
@@ -119,6 +140,9 @@ def plain(parts: Parts) -> Any:
             return float(x["$float"])
         if "$array" in x:
             entry = parts.header[pointer]
+            described = {"dtype": entry["dtype"], "shape": entry["shape"], "blake2b": digest(parts.array(pointer))}
+            if x["$array"] != described:
+                raise AssertionError(f"{pointer} was loaded, described as {x['$array']}: it is {described}")
             return np.frombuffer(parts.array(pointer), types[entry["dtype"]]).reshape(entry["shape"])
         names = {key: key.removeprefix("$") for key in x}
         return {name: decoded(x[key], f"{pointer}/{name}") for key, name in names.items()}
@@ -137,7 +161,7 @@ def same(a: Any, b: Any, key: str = "") -> bool:
         a = a if isinstance(a, dict) else {"name": "constant", "arguments": {"v": a}}
         given = a["arguments"].items()
         return a["name"] == b["name"] and all(
-            key in b["arguments"] and same(x, b["arguments"][key]) for key, x in given
+            x is None if key not in b["arguments"] else same(x, b["arguments"][key]) for key, x in given
         )
     if isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key], key) for key in b)
@@ -145,6 +169,8 @@ def same(a: Any, b: Any, key: str = "") -> bool:
         return set(a) == set(b)
     if isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if key == "weight" and a == b == 0:
+        return True  # nothing is accumulated: -0.0 is no difference
     a = float(a) if isinstance(b, float) and type(a) is int else a
     return (a == b and str(a)[:1] == str(b)[:1]) or (a != a and b != b)
 
@@ -152,18 +178,17 @@ def same(a: Any, b: Any, key: str = "") -> bool:
 # Mutations
 
 
-def mutated(data: bytes, draw: random.Random) -> tuple[bytes, bool]:
-    """A changed file, and whether its checksums were put right."""
-    signed = draw.random() < 0.5
-    if signed:
+def mutated(data: bytes, draw: random.Random) -> bytes:
+    """A changed file, half of the time with its checksums put right."""
+    if draw.random() < 0.5:
         try:
             parts = Parts(data[1:])
             for _ in range(draw.choice([1, 1, 1, 2, 5])):
                 draw.choice([change_value, change_value, change_header, change_body, change_names])(parts, draw)
-            return data[:1] + parts.join(), True
+            return data[:1] + parts.join()
         except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
             pass
-    return data[:1] + change_bytes(data[1:], draw), False
+    return data[:1] + change_bytes(data[1:], draw)
 
 
 def nodes(x: Any) -> list[tuple[Any, Any]]:
@@ -234,15 +259,16 @@ def change_bytes(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-def fuzz(inputs: int, seed: int, folder: str) -> collections.Counter[str]:
-    """What became of them, by words."""
-    draw, target = random.Random(seed), Target(folder)
-    pool, counts = list(target.seeds), collections.Counter()
+def fuzz(inputs: int, seed: int, target: Target) -> tuple[collections.Counter[str], list[bytes]]:
+    """What became of them, by words, and those worth going on from."""
+    draw = random.Random(seed)
+    pool, counts = [*target.seeds, *fuzz_seeds.files(target.seeds)], collections.Counter()
+    for data in pool:
+        counts[target.attempt(data)] += 1
     for _ in range(inputs):
-        origin = draw.randrange(len(pool))
-        data, signed = mutated(pool[origin], draw)
+        data = mutated(pool[draw.randrange(len(pool))], draw)
         try:
-            outcome = target.attempt(data, signed or origin >= len(target.seeds))
+            outcome = target.attempt(data)
         except BaseException:
             Path("checkpoint-that-failed.bin").write_bytes(data)
             raise
@@ -251,29 +277,57 @@ def fuzz(inputs: int, seed: int, folder: str) -> collections.Counter[str]:
             if len(pool) > 500:
                 del pool[draw.randrange(len(target.seeds), len(pool))]
         counts[outcome] += 1
-    return counts
+    return counts, pool
 
 
-def guided(inputs: int, folder: str) -> None:
+def guided(inputs: int, seed: int, target: Target, folder: str) -> None:
     """With libFuzzer, which sees what Python code each input reaches."""
     import atheris
 
-    with atheris.instrument_imports(include=["fastopt.checkpoint", "fastopt.state", "fastopt.schedules"]):
-        import fastopt  # noqa: F401
-    target = Target(folder)
     corpus = Path(folder) / "corpus"
     corpus.mkdir()
-    for i, seed in enumerate(target.seeds):
-        (corpus / str(i)).write_bytes(seed)
+    for i, data in enumerate(fuzz(5000, seed, target)[1]):
+        (corpus / str(i)).write_bytes(data)
+
+    def attempt(data: bytes) -> None:
+        try:
+            target.attempt(data)
+        except BaseException:
+            Path("checkpoint-that-failed.bin").write_bytes(data)
+            raise
 
     def mutate(data: bytes, longest: int, seed: int) -> bytes:
         draw = random.Random(seed)
-        changed = mutated(data, draw)[0] if data and draw.random() < 0.7 else atheris.Mutate(data, len(data) + 64)
+        changed = mutated(data, draw) if data and draw.random() < 0.7 else atheris.Mutate(data, len(data) + 64)
         return changed[:longest]
 
-    arguments = [sys.argv[0], f"-runs={inputs}", "-max_len=20000", "-rss_limit_mb=4096", str(corpus)]
-    atheris.Setup(arguments, target.attempt, custom_mutator=mutate)
+    arguments = [
+        sys.argv[0],
+        f"-runs={inputs}",
+        f"-seed={seed % 2**32}",
+        "-max_len=20000",
+        "-rss_limit_mb=4096",
+        str(corpus),
+    ]
+    atheris.Setup(arguments, attempt, custom_mutator=mutate)
     atheris.Fuzz()
+
+
+def instrument() -> None:
+    """Has atheris see the code that loads, before anything imports it."""
+    import atheris
+
+    modules = ("checkpoint", "state", "persistence", "accumulation", "schedules")
+    with atheris.instrument_imports(include=[f"fastopt.{name}" for name in modules]):
+        import fastopt.checkpoint
+        import fastopt.schedules  # noqa: F401
+
+
+def limit_memory() -> None:
+    """Beyond what is mapped now: Python gets a MemoryError, others end the process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":
@@ -283,12 +337,18 @@ if __name__ == "__main__":
     parser.add_argument("--guided", action="store_true")
     options = parser.parse_args()
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    if options.guided:
+        instrument()
     with tempfile.TemporaryDirectory(dir=shared) as folder:
+        target = Target(folder)
+        if sys.platform == "linux":
+            limit_memory()
         if options.guided:
-            guided(options.inputs, folder)
+            guided(options.inputs, options.seed, target, folder)
         else:
-            counts = fuzz(options.inputs, options.seed, folder)
+            counts, _ = fuzz(options.inputs, options.seed, target)
             for outcome, n in counts.most_common(20):
                 print(f"{n:9}  {outcome}")
             print(f"and {len(counts) - 20} more ways to be refused")
             print(f"{options.inputs} inputs with seed {options.seed}: none crashed, none loaded wrongly")
+            print(f"the most memory was {target.most_memory:.0%} of what is allowed")
