@@ -12,6 +12,7 @@ from tests.cases import DTYPES
 SPECIAL = (
     0.0, -0.0, 1e-40, -1e-40, 1e-310, -1e-310, 1e30, -1e30, 17.0, -17.0, 87.3, -87.3, -87.34, -87.5, -88.5, 104.0,
     -104.0, 708.0, -708.39, -708.4, -745.2, 3e38, -3e38, np.inf, -np.inf, np.nan,
+    float.fromhex("-0x1.5d589ep+6"), float.fromhex("-0x1.6232bdd7abcd2p+9"),
 )  # fmt: skip
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
