@@ -136,7 +136,9 @@ def test_the_direction_is_that_of_the_bfgs_matrix() -> None:
     slope = v.direct()
     np.testing.assert_allclose(v.d, -H @ v.g, rtol=1e-11)
     assert slope < 0
-    assert slope == pytest.approx(v.g @ v.d)
+    assert (slope, v.slope()) == pytest.approx((v.g @ v.d, v.g @ v.d))
+    assert v.trial_slope() == pytest.approx(v.trial_g @ v.d)
+    assert v.steepness() == pytest.approx((max(abs(v.g)), np.linalg.norm(v.g)))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,8 @@ def test_the_direction_is_that_of_the_bfgs_matrix() -> None:
         ([1.0, 0.0], [math.sqrt(sys.float_info.max), float.fromhex("0x1.6a09e667f3bcdp+485")], True),
         ([2.0**-512, 0.0], [2.0**-512, 0.0], False),
         ([2.0**-511, 0.0], [2.0**-512, 0.0], True),
+        ([1e12, 0.0], [1.0, 1e5], True),
+        ([1.0, 1e5], [1e12, 0.0], True),
     ],
 )
 def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, kept: bool) -> None:
@@ -169,6 +173,16 @@ def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, k
         v.forget()
         assert v.count == 0
         assert v.pairs() == []
+
+
+def test_the_length_of_a_pair_is_that_of_all_blocks() -> None:
+    """s.y is 1, and lost in the rounding of a step of 1e17 that shows in the last block alone."""
+    for v in descents(2 * _core.CHUNK + 1, np.float64, 1):
+        s, y = v.spare()
+        s[...] = y[...] = 0
+        s[0] = y[0] = 1
+        s[-1] = 1e17
+        assert v.remember() is False
 
 
 def test_dot_takes_vectors_that_match() -> None:

@@ -49,7 +49,7 @@ TIMEOUT = 120
 class Kernels:
     """A copy of the tree, with the extension module built for the portable instruction set alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: set[str]) -> None:
         self.tree = folder / "tree"
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
         for name in filter(None, listed.split("\0")):
@@ -62,6 +62,8 @@ class Kernels:
         self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
         assert self._build("kernels")
         assert self._finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
+        for tests in {tuple(SOURCES[file].tests) for file in files}:
+            assert self._finishes("-m", "pytest", *QUIETLY, *tests), f"{tests} fail without a mutant"
 
     def _run(self, *command: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FASTOPT_ISA": ""}
@@ -115,8 +117,8 @@ class Kernels:
 
     def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
         while todo:
-            of_one_kind = [mutant for mutant in todo if SOURCES[mutant.file].tests is SOURCES[todo[0].file].tests]
-            batch = list({group_of(mutant): mutant for mutant in reversed(of_one_kind)}.values())
+            of_one_file = [mutant for mutant in todo if mutant.file == todo[0].file]
+            batch = list({group_of(mutant): mutant for mutant in reversed(of_one_file)}.values())
             yield batch
             todo = [mutant for mutant in todo if mutant not in batch]
 
@@ -134,13 +136,14 @@ def _as_kernel(name: str) -> Any:
 class Twins:
     """The tests in a child of this process, with another twin and no kernels."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: set[str]) -> None:
         Optimizer._defaults = MappingProxyType({**Optimizer._defaults, "backend": "numpy"})
         _core.Vectors = numpy_backend.ReferenceVectors
         for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
             setattr(_core, name, _as_kernel(name))
         # Here, so that no child has to import them.
-        assert not any(pytest.main([*QUIETLY, *source.tests]) for source in TWINS), "the tests fail without a mutant"
+        for file in files:
+            assert pytest.main([*QUIETLY, *SOURCES[file].tests]) == 0, f"the tests of {file} fail without a mutant"
 
     def _passes(self, mutant: Mutant) -> bool:
         child = os.fork()
@@ -201,7 +204,8 @@ def main() -> int:
             todo = [mutant for mutant in mutants if mutant.id not in verdicts]
             if not todo:
                 continue
-            bench = Kernels(Path(folder)) if kind == "kernels" else Twins()
+            files = {mutant.file for mutant in todo}
+            bench = Kernels(Path(folder), files) if kind == "kernels" else Twins(files)
             for batch in bench.batches(todo):
                 if time.monotonic() > deadline:
                     break
