@@ -68,11 +68,12 @@ def test_limits(dtype: Any, flush: bool) -> None:
 def test_softmax_against_scipy(dtype: Any, columns: int) -> None:
     rng = np.random.default_rng(7)
     x, classes, weights = logits(rng, (50, columns), dtype, 0), rng.integers(0, columns, 50), rng.random(50)
-    p = rng.random(x.shape)
-    p = (p / p.sum(axis=1, keepdims=True)).astype(dtype)
+    any_sums = rng.random(x.shape).astype(dtype)
+    p = (any_sums / any_sums.sum(axis=1, keepdims=True)).astype(dtype)
     wide = x.astype(np.float64)
     eps = float(np.finfo(dtype).eps)
-    for c, q, target in [(classes, None, np.eye(columns)[classes]), (None, p, p.astype(np.float64))]:
+    for c, q in [(classes, None), (None, p), (None, any_sums)]:
+        target = np.eye(columns)[classes] if q is None else q.astype(np.float64)
         g, losses, _ = called(_core, "softmax_cross_entropy", (x, c, q, weights, None, None), True)
         # The shifted logit is rounded once, to the relative precision of exp's exponent.
         reach = 4 + np.abs(wide).max(axis=1, keepdims=True)
