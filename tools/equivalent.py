@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RULES, STAGES, NORMS, TWINS = "csrc/rules.h", "csrc/stages.h", "csrc/reductions.h", "fastopt/reference.py"
 LOSSES, VECTORS = "csrc/losses.h", "csrc/vectors.c"
+TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference_losses.py", "fastopt/numpy_backend.py"
 
 BORDER = "at the border both branches are the same number"
 ZERO = "they differ where the difference is -0, and -0 + eps_in is +0 either way"
@@ -48,10 +49,10 @@ PROVED = [
     (FLUSH, TWINS, "prox_l1", "x = one * p", "x = p"),
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
     (UNIT, NORMS, "max_abs", "return unit * (double)largest;", "return (double)largest;"),
-    (TAIL, NORMS, "after file", *border("for (; i + FO_LANES <~ n; i += FO_LANES)")[::-1]),
-    (UNUSED, NORMS, "after file", *border("for (int j = 0; j <~ half; j++)")),
+    (TAIL, NORMS, "macros", *border("for (; i + FO_LANES <~ n; i += FO_LANES)")[::-1]),
+    (UNUSED, NORMS, "macros", *border("for (int j = 0; j <~ half; j++)")),
     (UNUSED, NORMS, "max_abs", *border("for (int j = 0; j <~ half; j++)")),
-    (UNUSED, LOSSES, "after file", *border("for (int j = 0; j <~ half; j++)")),
+    (UNUSED, LOSSES, "macros", *border("for (int j = 0; j <~ half; j++)")),
     (BORDER, NORMS, "max_abs", *border("lane[j] = x >~ lane[j] ? x : lane[j];")),
     (BORDER, NORMS, "max_abs", "lane[j] = x > lane[j] ? x : lane[j];", "lane[j] = x >= lane[j] ? x : lane[j]; (2)"),
     (BORDER, NORMS, "max_abs", *border("lane[j] = lane[j + half] >~ lane[j] ? lane[j + half] : lane[j];")),
@@ -113,15 +114,26 @@ PROVED = [
         "squared_error",
         *border("const ptrdiff_t count = n - start <~ FO_CHUNK ? n - start : FO_CHUNK;"),
     ),
-    (EMPTY, VECTORS, "after file", *border("for (ptrdiff_t start_ = 0; start_ <~ (n); start_ += FO_CHUNK) {")),
+    (EMPTY, VECTORS, "macros", *border("for (ptrdiff_t start_ = 0; start_ <~ (n); start_ += FO_CHUNK) {")),
     (
         BORDER,
         VECTORS,
-        "after file",
+        "macros",
         *border("const ptrdiff_t left_ = (n) - start_, count = left_ <~ FO_CHUNK ? left_ : FO_CHUNK;"),
     ),
     (COMMUTES, VECTORS, "dot", "a <-> b"),
     (COMMUTES, VECTORS, "fo_dot", "a <-> b"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors._dot", "a <-> b"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors.slope", "g <-> d"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors.trial_slope", "d <-> trial_g"),
+    *(
+        (AT_0, TWIN_LOSSES, "sigmoid_cross_entropy", *border(line)[::-1])
+        for line in (
+            "wrong = np.where(logits >~ 0, opposite, targets)",
+            "above = np.where(logits >~ 0, real(1), e)",
+            "below = np.where(logits >~ 0, e, real(1))",
+        )
+    ),
     (
         RECIPROCAL,
         VECTORS,

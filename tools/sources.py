@@ -89,11 +89,11 @@ def _of_one_type(typed: list[tuple[str, str]]) -> list[list[str]]:
 
 def functions_of_c(text: str) -> Iterator[Span]:
     """And what lies between functions, where it defines something."""
-    end, name = 0, "file"
+    end, gap = 0, "macros"
     for header in [*HEADER.finditer(text), None]:
         start = header.start() if header else len(text)
         if "#define" in text[end:start]:
-            yield f"after {name}", end, start, []
+            yield gap, end, start, []
         if header:
             kernel, template, its, plain, own = header.groups()
             name = kernel or template or plain
@@ -101,6 +101,7 @@ def functions_of_c(text: str) -> Iterator[Span]:
             exchanged = [*map(list, _core.KERNELS[kernel][1:])] if kernel else _of_one_type(typed)
             end = re.compile(r".*\}$|(?s:.*?)^\}", re.M).match(text, header.end()).end()
             yield name, header.end(), end, exchanged
+            gap = f"macros after {name}"
 
 
 def functions_of_python(text: str) -> Iterator[Span]:
