@@ -60,6 +60,7 @@ class Kernels:
         self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
         self.module = next(self.tree.glob("fastopt/_core*.so"))
         self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
+        self.unit = "kernels"
         assert self._build("kernels")
         assert self._finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
         for tests in {tuple(SOURCES[file].tests) for file in files}:
@@ -70,12 +71,13 @@ class Kernels:
         return subprocess.run(command, cwd=self.tree, env=environment, capture_output=True, timeout=seconds)
 
     def _build(self, unit: str) -> bool:
-        """Only what changed; a lower optimization, for its time: the bits are the same."""
+        """Only this and what had the last mutant; a lower optimization, for its time: the bits are the same."""
         compiler = os.environ.get("CC", "cc")
         flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
-        compiled = self._run(compiler, *flags, "-Icsrc", "-c", f"csrc/{unit}.c", "-o", self.objects[unit])
-        linked = self._run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module))
-        return compiled.returncode == linked.returncode == 0
+        units, self.unit = {unit, self.unit}, unit
+        done = [self._run(compiler, *flags, "-Icsrc", "-c", f"csrc/{x}.c", "-o", self.objects[x]) for x in units]
+        done.append(self._run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module)))
+        return not any(command.returncode for command in done)
 
     def _finishes(self, *command: str, seconds: float = TIMEOUT) -> str | None:
         """What a command prints; None where it fails or hangs."""
@@ -86,22 +88,18 @@ class Kernels:
         return done.stdout.decode() if done.returncode == 0 else None
 
     def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
-        """Mutants of different kernels at once, alone only where the self-test passes: caught, survived, or rejected by
-        the compiler."""
+        """Mutants of different kernels of one file at once, alone only where the self-test passes: caught, survived or
+        rejected by the compiler."""
         if not batch:
             return
-        before = {path: path.read_text() for path in {self.tree / mutant.file for mutant in batch}}
-        for path, text in before.items():
-            path.write_text(mutated(text, [mutant for mutant in batch if self.tree / mutant.file == path]))
-        unit = "kernels" if batch[0].file.endswith(".h") else Path(batch[0].file).stem
-        built = self._build(unit)
+        path = self.tree / batch[0].file
+        text = path.read_text()
+        path.write_text(mutated(text, batch))
+        built = self._build("kernels" if path.suffix == ".h" else path.stem)
         failures = self._finishes("-c", SELFTEST, seconds=TIMEOUT / 10) if built else None
         tests = SOURCES[batch[0].file].tests
         passed = len(batch) == 1 and failures == "\n" and self._finishes("-m", "pytest", *QUIETLY, *tests)
-        for path, text in before.items():
-            path.write_text(text)
-        if unit != "kernels":
-            self._build(unit)
+        path.write_text(text)
         if len(batch) == 1:
             yield batch[0], "survived" if passed else "caught" if built else "rejected"
         elif failures is None:
