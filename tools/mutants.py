@@ -1,7 +1,4 @@
-"""Mutants of formulas: every operator turned, every term dropped, every pair of names exchanged, one at a time.
-
-It reads the common part of C's and Python's expressions, so that kernels and their NumPy twins are mutated alike.
-"""
+"""Mutants of formulas: every operator turned, every term dropped, every pair of names exchanged, one at a time."""
 
 from __future__ import annotations
 
@@ -10,56 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-TOKEN = re.compile(
-    r'[\s\\]*(0x[\da-fA-F.]+(?:p[-+]?\d+)?f?|\d[\w.]*|"[^"]*"|[A-Za-z_]\w*|->|//|\*\*|<<|>>|&&|\|\||[<>!=]='
-    r"|[-+*/%&|<>?:()\[\].,=!])"
-)
-TYPES = ("char", "double", "int", "int64_t", "ptrdiff_t", "real", "size_t", "uint64_t", "void", "word")
-LEVELS = (
-    ("||", "or"),
-    ("&&", "and"),
-    ("|",),
-    ("&",),
-    ("<", ">", "<=", ">=", "==", "!=", "is"),
-    ("<<", ">>"),
-    ("+", "-"),
-    ("*", "/", "//", "%"),
-    ("**",),
-)
-TURNED = {
-    "+": "-",
-    "-": "+",
-    "*": "/",
-    "/": "*",
-    "**": "*",
-    "&": "|",
-    "|": "&",
-    "&&": "||",
-    "||": "&&",
-    "and": "or",
-    "or": "and",
-    ">>": "<<",
-    "<<": ">>",
-    "%": "/",
-    "<": ">",
-    ">": "<",
-    "<=": ">",
-    ">=": "<",
-    "==": "!=",
-    "!=": "==",
-    "is": "is not",
-    "is not": "is",
-}
-CLOSING = {"(": ")", "[": "]"}
-BORDER = {"<": "<=", ">": ">=", "<=": "<", ">=": ">"}
-
-
-class Edit(NamedTuple):
-    """Replace text[start:end]."""
-
-    start: int
-    end: int
-    text: str
+from expression import BORDER, TURNED, Edit, Expression
 
 
 class Mutant(NamedTuple):
@@ -75,173 +23,6 @@ class Mutant(NamedTuple):
     @property
     def id(self) -> str:
         return f"{self.file} {self.kernel}: {self.change}"
-
-
-class Expression:
-    """Parses text[start:end] and collects the edits that mutate it; raises SyntaxError where it cannot."""
-
-    def __init__(self, text: str, start: int, end: int) -> None:
-        self.text = text
-        self.edits: list[Edit] = []
-        self.tokens: list[tuple[str, int, int]] = []
-        while text[start:end].strip(" \n\\"):
-            found = TOKEN.match(text, start, end)
-            if not found:
-                raise SyntaxError(text[start:end])
-            self.tokens.append((found[1], found.start(1), found.end(1)))
-            start = found.end()
-        self.at = 0
-        self._sequence("")
-        if self.at != len(self.tokens):
-            raise SyntaxError(text[self._start() : end])
-
-    def _peek(self, ahead: int = 0) -> str:
-        return self.tokens[self.at + ahead][0] if self.at + ahead < len(self.tokens) else ""
-
-    def _start(self) -> int:
-        return self.tokens[self.at][1]
-
-    def _end(self) -> int:
-        return self.tokens[self.at - 1][2]
-
-    def _take(self, expected: str = "") -> tuple[str, int, int]:
-        if self.at == len(self.tokens) or (expected and self._peek() != expected):
-            raise SyntaxError(f"expected {expected!r}, found {self._peek()!r}")
-        self.at += 1
-        return self.tokens[self.at - 1]
-
-    def _edit(self, start: int, end: int, text: str) -> None:
-        self.edits.append(Edit(start, end, text))
-
-    def _sequence(self, closing: str) -> None:
-        """What stands in brackets: some expressions, or one that runs `for x in` something."""
-        while self._peek() != closing:
-            self._ternary()
-            if self._peek() == "for":
-                while self._take()[0] != "in":
-                    pass
-                self._binary(0)
-                if self._peek() == "if":
-                    self._take()
-                    self._binary(0)
-            if self._peek() != ",":
-                break
-            self._take()
-
-    def _ternary(self) -> None:
-        start = self._start()
-        self._binary(0)
-        if self._peek() == "if":
-            yes = start, self._end()
-            self._take()
-            self._binary(0)
-            self._take("else")
-            self._choices(start, self._end(), yes, (self._start(), self._branch()))
-            return
-        if self._peek() != "?":
-            return
-        self._take()
-        yes = self._start(), self._branch()
-        self._take(":")
-        no = self._start(), self._branch()
-        self._choices(start, self._end(), yes, no)
-
-    def _branch(self) -> int:
-        self._ternary()
-        return self._end()
-
-    def _choices(self, start: int, end: int, yes: tuple[int, int], no: tuple[int, int]) -> None:
-        a, b = self.text[slice(*yes)], self.text[slice(*no)]
-        self._edit(start, end, f"({a})")
-        self._edit(start, end, f"({b})")
-        self._edit(yes[0], no[1], f"{b}{self.text[yes[1] : no[0]]}{a}")
-
-    def _binary(self, level: int) -> None:
-        if level == len(LEVELS):
-            self._unary()
-            return
-        start = self._start()
-        self._binary(level + 1)
-        while self._peek() in LEVELS[level]:
-            middle = self._end()
-            operator, begin, end = self._take()
-            if (operator, self._peek()) == ("is", "not"):
-                operator, end = "is not", self._take()[2]
-            right = self._start()
-            self._binary(level + 1)
-            a, b = self.text[start:middle], self.text[right : self._end()]
-            if operator in TURNED:
-                self._edit(begin, end, TURNED[operator])
-            if operator in BORDER:
-                self._edit(begin, end, BORDER[operator])
-            if operator in ("-", "/"):
-                self._edit(start, self._end(), f"{b} {operator} ({a})")
-            if operator in ("+", "*", "&", "|", "&&", "||", "and", "or"):
-                self._edit(start, self._end(), b)
-            if operator not in LEVELS[4] and operator != "//":
-                self._edit(start, self._end(), a)
-
-    def _unary(self) -> None:
-        if self._peek() in ("-", "!", "not"):
-            _, start, end = self._take()
-            self._edit(start, end, "")
-            self._unary()
-        elif self._peek() in ("&", "*"):
-            self._take()
-            self._unary()
-        elif self._peek() == "(" and self._peek(1) in TYPES and self._peek(2) in (")", "*"):
-            while self._take()[0] != ")":
-                pass
-            self._unary()
-        else:
-            self._postfix()
-
-    def _postfix(self) -> None:
-        start = self._start()
-        name, _, _ = self._take()
-        if name in CLOSING:
-            self._sequence(CLOSING[name])
-            self._take(CLOSING[name])
-        elif name[0].isdigit():
-            self._edit(start, self._end(), "1" if re.fullmatch(r"0[.0]*", name) else "0")
-        elif name[0] == '"':
-            self._edit(start, self._end(), '"0x0p+0"')
-        elif name == "sizeof" and self._peek() != "(":
-            self._take()
-        elif not name.isidentifier():
-            raise SyntaxError(name)
-        while self._peek() in ("(", "[", ".", "->"):
-            opened = self._take()[0]
-            if opened in (".", "->"):
-                name = self._take()[0]
-            elif opened == "[":
-                self._index(self._end() - 1)
-            else:
-                first = self._peek()
-                self._call(start, name)
-                name = first if name in ("FN", "JOIN") else name
-
-    def _index(self, start: int) -> None:
-        """Not looked into; a slice is left out."""
-        depth = 1
-        while depth:
-            depth += {"[": 1, "]": -1}.get(self._take()[0], 0)
-        if ":" in self.text[start : self._end()]:
-            self._edit(start, self._end(), "")
-
-    def _call(self, start: int, name: str) -> None:
-        arguments = []
-        while self._peek() != ")":
-            if self._peek(1) == "=":
-                self.at += 2
-            arguments.append((self._start(), self._branch()))
-            if self._peek() == ",":
-                self._take()
-        self._take()
-        if name in ("sqrt", "fabs", "abs", "max", "isfinite", "exp", "log", "log1p", "log_correction") and arguments:
-            self._edit(start, self._end(), f"({self.text[slice(*arguments[0])]})")
-        if name == "where":
-            self._choices(start, self._end(), *arguments[1:])
 
 
 def mutated(text: str, mutants: list[Mutant]) -> str:
@@ -274,6 +55,7 @@ TARGETS = rf"(?:{TARGET}, )*{TARGET}"
 ASSIGNED = r"(?:[-+*/]|<<)?="
 TYPE = r"(?:[A-Za-z_](?:\w|[*, ]|\[\w*\])*? )?"
 CALL = r"(?![A-Z]+_|for\b|if\b|while\b|return\b|assert\b)[\w.]+(?:\(\w+\)|->\w+|\[\w+\])*\([^;]*\)"
+# In macros, results, conditions, loops of Python's, calls and assignments.
 EXPRESSIONS = [
     re.compile(pattern, re.S)
     for pattern in (
@@ -301,11 +83,10 @@ def _statements(body: str) -> Iterator[tuple[int, int]]:
             yield start + begin, start + finish
 
 
-def _loops(body: str) -> Iterator[Edit]:
+def _around(body: str) -> Iterator[Edit]:
+    """What is no expression: how far loops run, whether a condition holds, what += does."""
     for found in re.finditer(r"\bfor \([^;]*; ([^;<>]*) (<|<=|>|>=) ([^;]*);", body):
         yield Edit(found.start(2), found.end(2), BORDER[found[2]])
-    for found in re.finditer(r"\bLARGER\)$|\bSUM\)$", body, re.M):
-        yield Edit(found.start(), found.end(), "SUM)" if found[0] == "LARGER)" else "LARGER)")
     for found in re.finditer(r"\bif (\(.*\))(?=$| \{$)|^ +(?:el)?if (.*):$", body, re.M):
         yield Edit(*found.span(1), f"(!{found[1]})") if found[1] else Edit(*found.span(2), f"not ({found[2]})")
     for found in re.finditer(r"^(?! *for\b).* ([-+*/])= ", body, re.M):
@@ -341,7 +122,7 @@ def mutants(file: str, text: str, spans: dict[str, tuple[int, int]], names: dict
     for kernel, (start, end) in spans.items():
         body = text[start:end]
         code = _blank(body)
-        edits = [*_loops(code), *_dropped(code)]
+        edits = [*_around(code), *_dropped(code)]
         for begin, finish in _statements(code):
             edits += Expression(code, begin, finish).edits
         changed = {}
