@@ -22,7 +22,6 @@ UNIT = "a maximum overflows only where an element is infinite, so there is no se
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
 COMMUTES = "a b is b a to the last bit"
 BEYOND = "it writes past the losses of 16 rows, of which none is read; tools/sanitize.sh address sees that"
-UNREAD = "where there are probabilities the class is not read"
 NOTHING = "one more vector where none is left over, of -infinities, whose exponentials are 0: it adds nothing to a sum"
 WHOLE_ROW = "where there is a gradient the row is one piece, and i is 0"
 PIECES = "the row in pieces of whole vectors: each lane gets the same elements in the same order"
@@ -100,13 +99,6 @@ PROVED = [
         LOSSES,
         "softmax_cross_entropy",
         *border("const int count = rows - row <~ FO_LANES ? (int)(rows - row) : FO_LANES;"),
-    ),
-    (
-        UNREAD,
-        LOSSES,
-        "softmax_cross_entropy",
-        "FN(softmax_row)(n, x + i * n, p ? NULL : classes + i, p ? p + i * n : NULL,",
-        "FN(softmax_row)(n, x + i * n, (classes + i), p ? p + i * n : NULL,",
     ),
     *(
         (WHOLE_ROW, LOSSES, "softmax_row", ADD_EXP + "g ? g + i : scratch, sums);", ADD_EXP + other)
