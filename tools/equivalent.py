@@ -30,8 +30,16 @@ RECIPROCAL = (
     "no reciprocal is the largest number, 2^1024 (1 - 2^-53): that of 2^-1024 overflows, and that of the next number "
     "is 2^1024 (1 - 2^-50)"
 )
+AGAIN = (
+    "it sums once more where that is not needed: in units of a power of two the sum has the same bits, as what is lost "
+    "below 2^-1022 of them is far below what it is added to"
+)
 ZEROS = "the maximum may be -0 for +0, which is to be seen only in differences that are zeros, of which exp is 1"
+NO_1 = "the sum of squares with 1 among them is neither infinite nor tiny; and what follows makes 0 of zeros too"
+UNITS = "a unit twice or four times as large is a power of two as well: the sum has the same bits"
 AT_0 = "at 0 the size is 0 and e is 1: nothing costs anything on either side, and above and below are both 1"
+NEEDED = "if not math.isfinite(total) or "
+FREXP = "unit = math.ldexp(1.0, -max(-1022, min(1022, "
 ADD_EXP = "FN(add_exp)(whole - i < step ? whole - i : step, x + i, max, "
 WHOLE = "const ptrdiff_t whole = n - n % FO_LANES, "
 
@@ -60,6 +68,24 @@ PROVED = [
     (BORDER, NORMS, "max_abs", "lane[j] = x > lane[j] ? x : lane[j];", "lane[j] = x >= lane[j] ? x : lane[j]; (2)"),
     (BORDER, NORMS, "max_abs", *border("lane[j] = lane[j + half] >~ lane[j] ? lane[j + half] : lane[j];")),
     (COMMUTES, NORMS, "dot", "first <-> second"),
+    *(
+        (AGAIN, TWINS, "norm", f"{NEEDED}(kind is sum_squares and total < 2.0**-900):", NEEDED + other)
+        for other in (
+            "(kind is sum_squares and total < 2.0**900):",
+            "(kind is sum_squares and total < 2.0**-0):",
+            "(kind is sum_squares and total < 2.0):",
+            "(kind is sum_squares and total <= 2.0**-900):",
+            "(kind is sum_squares or total < 2.0**-900):",
+            "(total < 2.0**-900):",
+            "(kind is sum_squares):",
+        )
+    ),
+    *(
+        (UNITS, TWINS, "norm", FREXP + "math.frexp(largest)[1] - 1)))", FREXP + f"math.frexp(largest)[1]{other})))")
+        for other in (" - 0", " + 1", "")
+    ),
+    (NO_1, TWINS, "norm", "if largest == 0:", "if largest == 1:"),
+    (BORDER, TWINS, "_reduce", *border("elif part >~ total or part != part:")),
     (SUM, TWINS, "amsgrad", *border("larger = np.where(v >~ before, v, before)")),
     (BORDER, STAGES, "clamp", *border("const real lower = x <~ -bound ? -bound : x;")),
     (BORDER, STAGES, "clamp", *border("g[i] = lower >~ bound ? bound : lower;")),
