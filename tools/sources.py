@@ -47,19 +47,17 @@ KERNELS = [
     Source("csrc/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
     Source("csrc/vectors.c", ["tests/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS),
 ]
-FORMULA_TESTS = [
-    "tests/test_formulas.py",
-    *(
-        f"tests/test_{name}.py"
-        for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead", "lbfgs")
-    ),
-    "--deselect=tests/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
-]
 VECTOR_TESTS = [
     "tests/test_vectors.py::test_the_direction_is_that_of_the_bfgs_matrix",
     "tests/test_vectors.py::test_a_pair_is_kept_where_its_curvature_is_safely_positive",
     "tests/test_vectors.py::test_steepness_sees_what_is_not_finite",
     "tests/test_lbfgs.py",
+]
+FORMULA_TESTS = [
+    "tests/test_formulas.py",
+    *(f"tests/test_{name}.py" for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead")),
+    *VECTOR_TESTS,
+    "--deselect=tests/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
 ]
 TWINS = [
     Source("fastopt/reference.py", FORMULA_TESTS),
