@@ -9,7 +9,20 @@ TOKEN = re.compile(
     r'[\s\\]*(0x[\da-fA-F.]+(?:p[-+]?\d+)?f?|\d[\w.]*|"[^"]*"|[A-Za-z_]\w*|->|//|\*\*|<<|>>|&&|\|\||[<>!=]='
     r"|[-+*/%&|<>?:()\[\].,=!])"
 )
-TYPES = ("char", "double", "int", "int64_t", "ptrdiff_t", "real", "size_t", "uint64_t", "void", "word")
+TYPES = (
+    "char",
+    "const",
+    "double",
+    "int",
+    "int64_t",
+    "ptrdiff_t",
+    "real",
+    "size_t",
+    "uint64_t",
+    "void",
+    "volatile",
+    "word",
+)
 LEVELS = (
     ("||", "or"),
     ("&&", "and"),
@@ -169,7 +182,7 @@ class Expression:
         elif self._peek() in ("&", "*"):
             self._take()
             self._unary()
-        elif self._peek() == "(" and self._peek(1) in TYPES and self._peek(2) in (")", "*"):
+        elif self._peek() == "(" and self._peek(1) in TYPES and self._peek(2) in (")", "*", *TYPES):
             while self._take()[0] != ")":
                 pass
             self._unary()
