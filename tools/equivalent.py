@@ -164,6 +164,7 @@ PROVED = [
     ),
     (COMMUTES, VECTORS, "dot", "a <-> b"),
     (COMMUTES, VECTORS, "fo_dot", "a <-> b"),
+    (COMMUTES, TWINS, "dot", "a <-> b"),
     (COMMUTES, TWIN_VECTORS, "ReferenceVectors._dot", "a <-> b"),
     (COMMUTES, TWIN_VECTORS, "ReferenceVectors.slope", "g <-> d"),
     (COMMUTES, TWIN_VECTORS, "ReferenceVectors.trial_slope", "d <-> trial_g"),
