@@ -67,8 +67,17 @@ class Kernels:
             assert self._finishes("-m", "pytest", *QUIETLY, *tests), f"{tests} fail without a mutant"
 
     def _run(self, *command: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
+        """With all that it started ended, where it takes too long."""
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FASTOPT_ISA": ""}
-        return subprocess.run(command, cwd=self.tree, env=environment, capture_output=True, timeout=seconds)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        started = subprocess.Popen(command, cwd=self.tree, env=environment, start_new_session=True, **output)
+        try:
+            printed, _ = started.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.communicate()
+            raise
+        return subprocess.CompletedProcess(command, started.returncode, printed)
 
     def _build(self, unit: str) -> bool:
         """Only this and what had the last mutant; a lower optimization, for its time: the bits are the same."""
