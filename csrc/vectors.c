@@ -122,7 +122,7 @@ int fo_remember(fo_vectors *v, int given)
         sy += f->dot(count, s + at, y + at);
         yy += f->dot(count, y + at, y + at);
     })
-    const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && yy <= DBL_MAX && 1 / sy <= DBL_MAX;
+    const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && 1 / sy <= DBL_MAX;
     if (keep) {
         v->newest = slot;
         v->count += v->count < v->slots - 1;

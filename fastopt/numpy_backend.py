@@ -151,8 +151,7 @@ class ReferenceVectors:
     def remember(self) -> bool:
         s, y = self._spare
         ss, sy, yy = self._dot(s, s), self._dot(s, y), self._dot(y, y)
-        safe = sy > float(np.finfo(s.dtype).eps) * (math.sqrt(ss) * math.sqrt(yy)) and math.isfinite(yy)
-        if not safe or sy < 1 / np.finfo(np.float64).max:
+        if not sy > float(np.finfo(s.dtype).eps) * (math.sqrt(ss) * math.sqrt(yy)) or math.isinf(1 / sy):
             return False
         self._pairs = [*self._pairs, (s, y)][-self._history :]
         self._rho = [*self._rho, 1 / sy][-self._history :]

@@ -140,7 +140,7 @@ def softmax_cross_entropy(
     total = _row_sums(e)
     if probabilities is None:
         dot = logits[rows, classes].astype(np.float64) - largest[:, 0].astype(np.float64)
-        losses[...] = 1.0 * log(total) - dot
+        losses[...] = log(total) - dot
     else:
         product = probabilities.astype(np.float64) * shifted.astype(np.float64)
         dot = _row_sums(np.where(probabilities != 0, product, 0.0))

@@ -224,7 +224,8 @@ def test_norms_of_the_reference(scale: float) -> None:
         with np.errstate(over="ignore"):
             norm, finite = reference.norm([x], kind)
         assert finite
-        assert norm == pytest.approx(expected * scale, rel=1e-14)
+        assert norm == pytest.approx(expected * scale, rel=1e-14, abs=0)
+        assert reference.norm([np.zeros(3)], kind) == (0, True)
 
 
 def test_dot_products_of_the_reference_go_on_past_the_first_block() -> None:

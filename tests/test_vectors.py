@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,29 @@ def test_steepness_sees_what_is_not_finite(dtype: Any, isa: str) -> None:
         assert math.isnan(v.steepness()[0])
 
 
+@every_dtype
+@pytest.mark.parametrize("flush", [True, False], ids=["flush", "keep"])
+def test_subnormals_count_in_any_mode_of_the_caller_s_which_comes_back(dtype: Any, flush: bool, isa: str) -> None:
+    tiny = dtype(2.0 ** (-140 if dtype is np.float32 else -1040))
+    x, g = np.array([[5, 1], [2, 4]], dtype) * tiny
+    trial_g = np.full(2, -(2.0**40), dtype)
+    for v in descents(2, dtype, 1):
+        with _core.subnormals(flush):
+            before = _core.control_word()
+            v.x[...], v.g[...], v.trial_g[...] = x, g, trial_g
+            slope = v.direct()
+            v.move(1.0)
+            steep = v.trial_slope()
+            v.accept()
+            after = _core.control_word()
+        assert after == before
+        assert same_bits(v.d, -g)
+        assert slope == -20 * float(tiny) ** 2
+        assert same_bits(v.x, x - g)
+        assert steep == 6 * float(tiny) * 2.0**40
+        assert same_bits(v.pairs()[0][0], -g)
+
+
 def test_the_direction_is_that_of_the_bfgs_matrix() -> None:
     """Nocedal & Wright, 6.17, from gamma I on, over the pairs kept."""
     n, history = 6, 3
@@ -112,7 +136,9 @@ def test_the_direction_is_that_of_the_bfgs_matrix() -> None:
     slope = v.direct()
     np.testing.assert_allclose(v.d, -H @ v.g, rtol=1e-11)
     assert slope < 0
-    assert slope == pytest.approx(v.g @ v.d)
+    assert (slope, v.slope()) == pytest.approx((v.g @ v.d, v.g @ v.d))
+    assert v.trial_slope() == pytest.approx(v.trial_g @ v.d)
+    assert v.steepness() == pytest.approx((max(abs(v.g)), np.linalg.norm(v.g)))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +154,16 @@ def test_the_direction_is_that_of_the_bfgs_matrix() -> None:
         ([1.0, 0.0], [math.nan, 0.0], False),
         ([1.0, 0.0], [1e200, 0.0], False),
         ([1e-150, 0.0], [1e-150, 0.0], True),
+        ([1.0, 0.0], [2.0**-52, 1.0], False),
+        ([1.0, 0.0], [math.sqrt(sys.float_info.max), float.fromhex("0x1.6a09e667f3bcdp+485")], True),
+        ([2.0**-512, 0.0], [2.0**-512, 0.0], False),
+        ([2.0**-511, 0.0], [2.0**-512, 0.0], True),
+        ([1e12, 0.0], [1.0, 1e5], True),
+        ([1.0, 1e5], [1e12, 0.0], True),
     ],
 )
 def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, kept: bool) -> None:
+    """At the borders s.y is epsilon |s||y|, y.y the largest number, and 1 / s.y the first that overflows."""
     for v in descents(2, np.float64, 1):
         for _ in range(2):
             spare = v.spare()
@@ -140,6 +173,16 @@ def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, k
         v.forget()
         assert v.count == 0
         assert v.pairs() == []
+
+
+def test_the_length_of_a_pair_is_that_of_all_blocks() -> None:
+    """s.y is 1, and lost in the rounding of a step of 1e17 that shows in the last block alone."""
+    for v in descents(2 * _core.CHUNK + 1, np.float64, 1):
+        s, y = v.spare()
+        s[...] = y[...] = 0
+        s[0] = y[0] = 1
+        s[-1] = 1e17
+        assert v.remember() is False
 
 
 def test_dot_takes_vectors_that_match() -> None:

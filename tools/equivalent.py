@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 RULES, STAGES, NORMS, TWINS = "csrc/rules.h", "csrc/stages.h", "csrc/reductions.h", "fastopt/reference.py"
+LOSSES, VECTORS = "csrc/losses.h", "csrc/vectors.c"
+TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference_losses.py", "fastopt/numpy_backend.py"
 
 BORDER = "at the border both branches are the same number"
 ZERO = "they differ where the difference is -0, and -0 + eps_in is +0 either way"
@@ -18,6 +20,34 @@ UNUSED = (
 SUM = "equal numbers are the same but for -0, which only a hand can put into v_max"
 UNIT = "a maximum overflows only where an element is infinite, so there is no second pass and unit is 1"
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
+COMMUTES = "a b is b a to the last bit"
+BEYOND = "it writes past the losses of 16 rows, of which none is read; tools/sanitize.sh address sees that"
+NOTHING = "one more vector where none is left over, of -infinities, whose exponentials are 0: it adds nothing to a sum"
+WHOLE_ROW = "where there is a gradient the row is one piece, and i is 0"
+PIECES = "the row in pieces of whole vectors: each lane gets the same elements in the same order"
+EMPTY = "one more block, of no elements or rows, where their number is a multiple of a block's"
+RECIPROCAL = (
+    "no reciprocal is the largest number, 2^1024 (1 - 2^-53): that of 2^-1024 overflows, and that of the next number "
+    "is 2^1024 (1 - 2^-50)"
+)
+AGAIN = (
+    "it sums once more where that is not needed: in units of a power of two the sum has the same bits, as what is lost "
+    "below 2^-1022 of them is far below what it is added to"
+)
+ZEROS = "the maximum may be -0 for +0, which is to be seen only in differences that are zeros, of which exp is 1"
+NO_1 = "the sum of squares with 1 among them is neither infinite nor tiny; and what follows makes 0 of zeros too"
+UNITS = "a unit twice or four times as large is a power of two as well: the sum has the same bits"
+AT_0 = "at 0 the size is 0 and e is 1: nothing costs anything on either side, and above and below are both 1"
+NEEDED = "if not math.isfinite(total) or "
+FREXP = "unit = math.ldexp(1.0, -max(-1022, min(1022, "
+ADD_EXP = "FN(add_exp)(whole - i < step ? whole - i : step, x + i, max, "
+WHOLE = "const ptrdiff_t whole = n - n % FO_LANES, "
+
+
+def border(line: str) -> tuple[str, str]:
+    """A line whose < or > before the ~ lets the border in."""
+    return line.replace("~", ""), line.replace("~", "=")
+
 
 PROVED = [
     (FLUSH, STAGES, "clamp", "const real x = one * g[i];", "const real x = g[i];"),
@@ -29,43 +59,128 @@ PROVED = [
     (FLUSH, TWINS, "l1", "x = one * p", "x = p"),
     (FLUSH, TWINS, "prox_l1", "x = one * p", "x = p"),
     (GAIN, TWINS, "nesterov", "b[...] = mu * b + gain * g", "b[...] = mu * b + g"),
-    (UNIT, NORMS, "norms", "return unit * (double)largest;", "return (double)largest;"),
-    (TAIL, NORMS, "norms", *(f"for (; i + FO_LANES {less} n; i += FO_LANES)" for less in ("<=", "<"))),
-    (UNUSED, NORMS, "norms", *(f"for (int j = 0; j {less} half; j++)" for less in ("<", "<="))),
+    (UNIT, NORMS, "max_abs", "return unit * (double)largest;", "return (double)largest;"),
+    (TAIL, NORMS, "macros", *border("for (; i + FO_LANES <~ n; i += FO_LANES)")[::-1]),
+    (UNUSED, NORMS, "macros", *border("for (int j = 0; j <~ half; j++)")),
+    (UNUSED, NORMS, "max_abs", *border("for (int j = 0; j <~ half; j++)")),
+    (UNUSED, LOSSES, "macros", *border("for (int j = 0; j <~ half; j++)")),
+    (BORDER, NORMS, "max_abs", *border("lane[j] = x >~ lane[j] ? x : lane[j];")),
+    (BORDER, NORMS, "max_abs", "lane[j] = x > lane[j] ? x : lane[j];", "lane[j] = x >= lane[j] ? x : lane[j]; (2)"),
+    (BORDER, NORMS, "max_abs", *border("lane[j] = lane[j + half] >~ lane[j] ? lane[j + half] : lane[j];")),
+    (COMMUTES, NORMS, "dot", "first <-> second"),
     *(
-        (BORDER, NORMS, "norms", *(f"lane[j] = {x} {more} lane[j] ? {x} : lane[j];" for more in (">", ">=")))
-        for x in ("x", "lane[j + half]")
+        (AGAIN, TWINS, "norm", f"{NEEDED}(kind is sum_squares and total < 2.0**-900):", NEEDED + other)
+        for other in (
+            "(kind is sum_squares and total < 2.0**900):",
+            "(kind is sum_squares and total < 2.0**-0):",
+            "(kind is sum_squares and total < 2.0):",
+            "(kind is sum_squares and total <= 2.0**-900):",
+            "(kind is sum_squares or total < 2.0**-900):",
+            "(total < 2.0**-900):",
+            "(kind is sum_squares):",
+        )
     ),
-    (SUM, TWINS, "amsgrad", *(f"larger = np.where(v {more} before, v, before)" for more in (">", ">="))),
     *(
-        (BORDER, STAGES, kernel, *(f"const real lower = x {less} -{limit} ? -{limit} : x;" for less in ("<", "<=")))
-        for kernel, limit in (("clamp", "bound"), ("prox_l1", "threshold"))
+        (UNITS, TWINS, "norm", FREXP + "math.frexp(largest)[1] - 1)))", FREXP + f"math.frexp(largest)[1]{other})))")
+        for other in (" - 0", " + 1", "")
     ),
+    (NO_1, TWINS, "norm", "if largest == 0:", "if largest == 1:"),
+    (BORDER, TWINS, "_reduce", *border("elif part >~ total or part != part:")),
+    (SUM, TWINS, "amsgrad", *border("larger = np.where(v >~ before, v, before)")),
+    (BORDER, STAGES, "clamp", *border("const real lower = x <~ -bound ? -bound : x;")),
+    (BORDER, STAGES, "clamp", *border("g[i] = lower >~ bound ? bound : lower;")),
+    (BORDER, STAGES, "prox_l1", *border("const real lower = x <~ -threshold ? -threshold : x;")),
+    (BORDER, STAGES, "prox_l1", *border("p[i] = x - (lower >~ threshold ? threshold : lower);")),
+    (BORDER, TWINS, "clamp", *border("lower = np.where(x <~ -bound, -bound, x)")),
+    (BORDER, TWINS, "clamp", *border("g[...] = np.where(lower >~ bound, bound, lower)")),
+    (BORDER, TWINS, "prox_l1", *border("lower = np.where(x <~ -threshold, -threshold, x)")),
+    (BORDER, TWINS, "prox_l1", *border("p[...] = x - np.where(lower >~ threshold, threshold, lower)")),
     *(
-        (BORDER, TWINS, kernel, *(f"lower = np.where(x {less} -{limit}, -{limit}, x)" for less in ("<", "<=")))
-        for kernel, limit in (("clamp", "bound"), ("prox_l1", "threshold"))
+        (proof, file, kernel, *border(line))
+        for kernel in ("rmsprop_centered", "rmsprop_centered_momentum")
+        for proof, file, line in (
+            (ZERO, RULES, "const real variance = difference <~ 0 ? 0 : difference;"),
+            (ZERO, TWINS, "variance = np.where(difference <~ 0, 0, difference).astype(p.dtype)"),
+        )
     ),
-    (BORDER, STAGES, "clamp", *(f"g[i] = lower {more} bound ? bound : lower;" for more in (">", ">="))),
-    (BORDER, TWINS, "clamp", *(f"g[...] = np.where(lower {more} bound, bound, lower)" for more in (">", ">="))),
-    (BORDER, STAGES, "prox_l1", *(f"p[i] = x - (lower {more} threshold ? threshold : lower);" for more in (">", ">="))),
+    (ZEROS, LOSSES, "larger", *border("max[j] = x[i + j] >~ max[j] ? x[i + j] : max[j];")),
+    (BORDER, LOSSES, "softmax_row", *border("lane[j] = lane[j + half] >~ lane[j] ? lane[j + half] : lane[j];")),
+    (
+        PIECES,
+        LOSSES,
+        "softmax_row",
+        "const ptrdiff_t step = g ? whole : FO_CHUNK;",
+        "const ptrdiff_t step = (FO_CHUNK);",
+    ),
     (
         BORDER,
-        TWINS,
-        "prox_l1",
-        *(f"p[...] = x - np.where(lower {more} threshold, threshold, lower)" for more in (">", ">=")),
+        LOSSES,
+        "softmax_row",
+        *border("FN(add_exp)(whole - i <~ step ? whole - i : step, x + i, max, g ? g + i : scratch, sums);"),
+    ),
+    (EMPTY, LOSSES, "softmax_cross_entropy", *border("for (ptrdiff_t row = 0; row <~ rows; row += FO_LANES) {")),
+    (BEYOND, LOSSES, "softmax_cross_entropy", *border("for (int r = 0; r <~ FO_LANES; r++)")),
+    (
+        BORDER,
+        LOSSES,
+        "softmax_cross_entropy",
+        *border("const int count = rows - row <~ FO_LANES ? (int)(rows - row) : FO_LANES;"),
     ),
     *(
-        (ZERO, RULES, kernel, *(f"const real variance = difference {less} 0 ? 0 : difference;" for less in ("<", "<=")))
-        for kernel in ("rmsprop_centered", "rmsprop_centered_momentum")
+        (WHOLE_ROW, LOSSES, "softmax_row", ADD_EXP + "g ? g + i : scratch, sums);", ADD_EXP + other)
+        for other in ("g ? g - i : scratch, sums);", "g ? g : scratch, sums);")
     ),
     *(
-        (
-            ZERO,
-            TWINS,
-            kernel,
-            *(f"variance = np.where(difference {less} 0, 0, difference).astype(p.dtype)" for less in ("<", "<=")),
+        (NOTHING, LOSSES, "softmax_row", WHOLE + "end = n > whole ? FO_LANES : 0;", WHOLE + other)
+        for other in ("end = n >= whole ? FO_LANES : 0;", "end = n > whole ? FO_LANES : 1;", "end = (FO_LANES);")
+    ),
+    (EMPTY, LOSSES, "sigmoid_cross_entropy", *border("for (ptrdiff_t start = 0; start <~ n; start += FO_CHUNK)")),
+    (
+        BORDER,
+        LOSSES,
+        "sigmoid_cross_entropy",
+        *border("FN(sigmoid_part)(n - start <~ FO_CHUNK ? n - start : FO_CHUNK, x + start, z + start, (real)scale,"),
+    ),
+    *(
+        (AT_0, LOSSES, "sigmoid_part", *border(line)[::-1])
+        for line in (
+            "const real above = x[i] >~ 0 ? 1 : e, below = x[i] >= 0 ? e : 1;",
+            "const real above = x[i] >= 0 ? 1 : e, below = x[i] >~ 0 ? e : 1;",
         )
-        for kernel in ("rmsprop_centered", "rmsprop_centered_momentum")
+    ),
+    (AT_0, LOSSES, "sigmoid_part", *border("const real wrong = x[i] >~ 0 ? opposite : z[i];")[::-1]),
+    (
+        BORDER,
+        LOSSES,
+        "squared_error",
+        *border("const ptrdiff_t count = n - start <~ FO_CHUNK ? n - start : FO_CHUNK;"),
+    ),
+    (EMPTY, VECTORS, "macros", *border("for (ptrdiff_t start_ = 0; start_ <~ (n); start_ += FO_CHUNK) {")),
+    (
+        BORDER,
+        VECTORS,
+        "macros",
+        *border("const ptrdiff_t left_ = (n) - start_, count = left_ <~ FO_CHUNK ? left_ : FO_CHUNK;"),
+    ),
+    (COMMUTES, VECTORS, "dot", "a <-> b"),
+    (COMMUTES, VECTORS, "fo_dot", "a <-> b"),
+    (COMMUTES, TWINS, "dot", "a <-> b"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors._dot", "a <-> b"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors.slope", "g <-> d"),
+    (COMMUTES, TWIN_VECTORS, "ReferenceVectors.trial_slope", "d <-> trial_g"),
+    *(
+        (AT_0, TWIN_LOSSES, "sigmoid_cross_entropy", *border(line)[::-1])
+        for line in (
+            "wrong = np.where(logits >~ 0, opposite, targets)",
+            "above = np.where(logits >~ 0, real(1), e)",
+            "below = np.where(logits >~ 0, e, real(1))",
+        )
+    ),
+    (
+        RECIPROCAL,
+        VECTORS,
+        "fo_remember",
+        *border("const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && 1 / sy <~ DBL_MAX;")[::-1],
     ),
 ]
-EQUIVALENT = {f"{file} {kernel}: {before}  =>  {after}": proof for proof, file, kernel, before, after in PROVED}
+EQUIVALENT = {f"{file} {kernel}: {'  =>  '.join(change)}": proof for proof, file, kernel, *change in PROVED}

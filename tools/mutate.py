@@ -1,18 +1,19 @@
 """Mutation testing of the formulas: a wrong sign, a dropped term or exchanged coefficients must not pass the tests.
 
-    python tools/mutate.py kernels     csrc/rules.h, stages.h, reductions.h: tests that compare kernels with their twins
-    python tools/mutate.py twins       fastopt/reference.py, with backend="numpy" everywhere: tests that know formulas
+    python tools/mutate.py kernels     those in csrc: tests that compare kernels with their twins
+    python tools/mutate.py twins       those in NumPy, in place of all kernels: tests that know formulas
     python tools/mutate.py both --list
 
-Builds kernel mutants in a copy of the tree in a temporary folder, for one instruction set. Prints the survivors, and
-exits with 1 where there are others than those proved equivalent in tools/equivalent.py.
+The files and their tests are in tools/sources.py. Builds kernel mutants in a copy of the tree in a temporary folder,
+for one instruction set. Prints the survivors, and exits with 1 where there are others than those proved equivalent in
+tools/equivalent.py.
 With --results FILE it notes every verdict there and goes on where it stopped; --seconds N stops after so long.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import importlib
 import json
 import os
 import re
@@ -26,61 +27,29 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from equivalent import EQUIVALENT  # noqa: E402
-from mutants import Mutant, mutants, mutated  # noqa: E402
+from mutants import Mutant, mutated  # noqa: E402
+from sources import KERNELS, SOURCES, TWINS, group_of, mutants_of  # noqa: E402
 
-from fastopt import Optimizer, _core, reference  # noqa: E402
+from fastopt import Optimizer, _core, numpy_backend, reference_losses  # noqa: E402
 
 SELFTEST = "import fastopt; print(*(failure.split(':')[0] for failure in fastopt.selftest().failures))"
-KERNEL_TESTS = ["tests/test_bits.py", "tests/test_clipping.py", "tests/test_memory.py"]
-TWIN_TESTS = [
-    ["tests/test_formulas.py"],
-    [
-        f"tests/test_{name}.py"
-        for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead", "lbfgs")
-    ],
-]
 QUIETLY = ["-q", "-x", "-p", "no:cacheprovider"]
 TIMEOUT = 120
-
-
-def of_kernels() -> list[Mutant]:
-    names = {name: [list(buffers), list(coefs)] for name, (_, buffers, coefs) in _core.KERNELS.items()}
-    found = []
-    for file in ("csrc/rules.h", "csrc/stages.h", "csrc/reductions.h"):
-        text = (ROOT / file).read_text()
-        headers = list(re.finditer(r"^(?:KERNEL|static TARGET void FN)\((\w+)\)", text, re.M))
-        ends = [header.start() for header in headers[1:]] + [len(text)]
-        spans = {header[1]: (header.end(), end) for header, end in zip(headers, ends, strict=False)}
-        found += mutants(file, text, spans or {"norms": (0, len(text))}, names)
-    return found
-
-
-def of_twins() -> list[Mutant]:
-    file = "fastopt/reference.py"
-    text = (ROOT / file).read_text()
-    lines = [0]
-    for line in text.splitlines(keepends=True):
-        lines.append(lines[-1] + len(line))
-    spans, names = {}, {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name in {*reference.__all__} - {"norm"}:
-            spans[node.name] = lines[node.body[0].lineno - 1], lines[node.end_lineno or 0]
-            if node.name in _core.KERNELS:
-                names[node.name] = [list(part) for part in _core.KERNELS[node.name][1:]]
-    return mutants(file, text, spans, names)
 
 
 class Kernels:
     """A copy of the tree, with the extension module built for the portable instruction set alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: set[str]) -> None:
         self.tree = folder / "tree"
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
         for name in filter(None, listed.split("\0")):
@@ -90,21 +59,34 @@ class Kernels:
         kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
         self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
         self.module = next(self.tree.glob("fastopt/_core*.so"))
-        self.objects = [str(path) for path in self.tree.glob("build/**/*.o") if path.name != "kernels.o"]
-        assert self._build()
+        self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
+        self.unit = "kernels"
+        assert self._build("kernels")
         assert self._finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
+        for tests in {tuple(SOURCES[file].tests) for file in files}:
+            assert self._finishes("-m", "pytest", *QUIETLY, *tests), f"{tests} fail without a mutant"
 
     def _run(self, *command: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
+        """With all that it started ended, where it takes too long."""
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FASTOPT_ISA": ""}
-        return subprocess.run(command, cwd=self.tree, env=environment, capture_output=True, timeout=seconds)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        started = subprocess.Popen(command, cwd=self.tree, env=environment, start_new_session=True, **output)
+        try:
+            printed, _ = started.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.communicate()
+            raise
+        return subprocess.CompletedProcess(command, started.returncode, printed)
 
-    def _build(self) -> bool:
-        """Only what changed: kernels.c."""
+    def _build(self, unit: str) -> bool:
+        """Only this and what had the last mutant; a lower optimization, for its time: the bits are the same."""
         compiler = os.environ.get("CC", "cc")
-        flags = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
-        compiled = self._run(compiler, *flags, "-Icsrc", "-c", "csrc/kernels.c", "-o", "kernels.o")
-        linked = self._run(compiler, "-shared", "-pthread", "kernels.o", *self.objects, "-o", str(self.module))
-        return compiled.returncode == linked.returncode == 0
+        flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
+        units, self.unit = {unit, self.unit}, unit
+        done = [self._run(compiler, *flags, "-Icsrc", "-c", f"csrc/{x}.c", "-o", self.objects[x]) for x in units]
+        done.append(self._run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module)))
+        return not any(command.returncode for command in done)
 
     def _finishes(self, *command: str, seconds: float = TIMEOUT) -> str | None:
         """What a command prints; None where it fails or hangs."""
@@ -115,18 +97,18 @@ class Kernels:
         return done.stdout.decode() if done.returncode == 0 else None
 
     def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
-        """Mutants of different kernels at once, alone only where the self-test passes: caught, survived, or rejected by
-        the compiler."""
+        """Mutants of different kernels of one file at once, alone only where the self-test passes: caught, survived or
+        rejected by the compiler."""
         if not batch:
             return
-        before = {path: path.read_text() for path in {self.tree / mutant.file for mutant in batch}}
-        for path, text in before.items():
-            path.write_text(mutated(text, [mutant for mutant in batch if self.tree / mutant.file == path]))
-        built = self._build()
+        path = self.tree / batch[0].file
+        text = path.read_text()
+        path.write_text(mutated(text, batch))
+        built = self._build("kernels" if path.suffix == ".h" else path.stem)
         failures = self._finishes("-c", SELFTEST, seconds=TIMEOUT / 10) if built else None
-        passed = len(batch) == 1 and failures == "\n" and self._finishes("-m", "pytest", *QUIETLY, *KERNEL_TESTS)
-        for path, text in before.items():
-            path.write_text(text)
+        tests = SOURCES[batch[0].file].tests
+        passed = len(batch) == 1 and failures == "\n" and self._finishes("-m", "pytest", *QUIETLY, *tests)
+        path.write_text(text)
         if len(batch) == 1:
             yield batch[0], "survived" if passed else "caught" if built else "rejected"
         elif failures is None:
@@ -135,45 +117,72 @@ class Kernels:
         else:
             failing = set(re.sub("sum_squares|sum_abs|max_abs|dot", "norms", failures).split())
             for mutant in batch:
-                if mutant.kernel in failing:
+                if group_of(mutant) in failing:
                     yield mutant, "caught"
                 else:
                     yield from self.judge([mutant])
 
     def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
         while todo:
-            batch = list({mutant.kernel: mutant for mutant in reversed(todo)}.values())
+            of_one_file = [mutant for mutant in todo if mutant.file == todo[0].file]
+            batch = list({group_of(mutant): mutant for mutant in reversed(of_one_file)}.values())
             yield batch
             todo = [mutant for mutant in todo if mutant not in batch]
 
 
+def _as_kernel(name: str) -> Any:
+    """The twin of a loss's kernel, whichever it is at the call, in the way of being called that the kernel has."""
+
+    def call(*arguments: Any, flush: bool = True) -> Any:
+        with _core.subnormals(flush), np.errstate(all="ignore"):
+            return getattr(reference_losses, name)(*arguments)
+
+    return call
+
+
 class Twins:
-    """The tests in a child of this process, with another fastopt.reference and no compiled step."""
+    """The tests in a child of this process, with another twin and no kernels."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: set[str]) -> None:
         Optimizer._defaults = MappingProxyType({**Optimizer._defaults, "backend": "numpy"})
+        _core.Vectors = numpy_backend.ReferenceVectors
+        for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
+            setattr(_core, name, _as_kernel(name))
         # Here, so that no child has to import them.
-        assert not any(pytest.main([*QUIETLY, *tests]) for tests in TWIN_TESTS), "the tests fail without a mutant"
+        for file in files:
+            assert pytest.main([*QUIETLY, *SOURCES[file].tests]) == 0, f"the tests of {file} fail without a mutant"
 
-    def _passes(self, text: str) -> bool:
+    def _passes(self, mutant: Mutant) -> bool:
         child = os.fork()
         if child == 0:
             signal.alarm(TIMEOUT)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
-            exec(compile(text, reference.__file__, "exec"), vars(reference))
-            os._exit(any(pytest.main([*QUIETLY, *tests]) for tests in TWIN_TESTS))
+            _replace(mutant)
+            # The first file alone: it catches most, and pytest reads the others for as long as that takes.
+            tests = SOURCES[mutant.file].tests
+            os._exit(any(pytest.main([*QUIETLY, *part]) for part in (tests[:1], tests[1:])))
         return os.waitpid(child, 0)[1] == 0
 
     def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
         for mutant in batch:
-            text = mutated((ROOT / mutant.file).read_text(), [mutant])
-            yield mutant, "survived" if self._passes(text) else "caught"
+            yield mutant, "survived" if self._passes(mutant) else "caught"
 
     def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
         for mutant in todo:
             yield [mutant]
+
+
+def _replace(mutant: Mutant) -> None:
+    """Runs the mutant's module in place of the one that is loaded, of which others hold classes."""
+    module = importlib.import_module(mutant.file.removesuffix(".py").replace("/", "."))
+    classes = {name: kind for name, kind in vars(module).items() if isinstance(kind, type)}
+    exec(mutated((ROOT / mutant.file).read_text(), [mutant]), vars(module))
+    for name, kind in classes.items():
+        for key, value in vars(vars(module)[name]).items():
+            if kind.__module__ == module.__name__ and callable(value):
+                setattr(kind, key, value)
 
 
 def main() -> int:
@@ -184,10 +193,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON line each, to go on from")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
-    found = {"kernels": of_kernels(), "twins": of_twins()}
     wanted = {
-        kind: [mutant for mutant in mutants if options.only in mutant.id]
-        for kind, mutants in found.items()
+        kind: [mutant for source in sources for mutant in mutants_of(source) if options.only in mutant.id]
+        for kind, sources in (("kernels", KERNELS), ("twins", TWINS))
         if options.kind in (kind, "both")
     }
     names = [mutant.id for mutants in wanted.values() for mutant in mutants]
@@ -203,7 +211,8 @@ def main() -> int:
             todo = [mutant for mutant in mutants if mutant.id not in verdicts]
             if not todo:
                 continue
-            bench = Kernels(Path(folder)) if kind == "kernels" else Twins()
+            files = {mutant.file for mutant in todo}
+            bench = Kernels(Path(folder), files) if kind == "kernels" else Twins(files)
             for batch in bench.batches(todo):
                 if time.monotonic() > deadline:
                     break

@@ -1,0 +1,139 @@
+"""What is mutated: each file with its functions, the arguments of theirs that may be exchanged, and its judges.
+
+A kernel's mutant is first judged by the self-test, by the names under which it fails; its tests are asked where the
+self-test passes. Twins are judged by their tests alone, which compare with something else than the kernels.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+from mutants import Mutant, mutants
+
+from fastopt import _core
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Source(NamedTuple):
+    """`groups` say what the self-test calls the functions whose names match, where it is not by their own."""
+
+    file: str
+    tests: list[str]
+    only: str = ".*"
+    groups: tuple[tuple[str, str], ...] = ()
+    exchanged: tuple[list[str], ...] = ()
+
+
+STEP_TESTS = ["tests/test_bits.py", "tests/test_clipping.py", "tests/test_memory.py"]
+LOSS_TESTS = [
+    "tests/test_loss_kernels.py",
+    "tests/test_memory.py::test_between_guard_pages[tests.guarded_losses-kernels-baseline]",
+    "tests/test_memory.py::test_between_guard_pages[tests.guarded_losses-classes-baseline]",
+]
+VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
+OF_LOSSES = (
+    ("sigmoid.*", "sigmoid_cross_entropy"),
+    ("squared_error", "squared_error"),
+    (".*", "softmax_cross_entropy"),
+)
+KERNELS = [
+    Source("csrc/rules.h", STEP_TESTS),
+    Source("csrc/stages.h", STEP_TESTS),
+    Source("csrc/reductions.h", STEP_TESTS, groups=((".*", "norms"),)),
+    Source("csrc/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
+    Source("csrc/losses.h", LOSS_TESTS, groups=OF_LOSSES),
+    Source("csrc/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
+    Source("csrc/vectors.c", ["tests/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS),
+]
+VECTOR_TESTS = [
+    "tests/test_vectors.py::test_the_direction_is_that_of_the_bfgs_matrix",
+    "tests/test_vectors.py::test_a_pair_is_kept_where_its_curvature_is_safely_positive",
+    "tests/test_vectors.py::test_steepness_sees_what_is_not_finite",
+    "tests/test_lbfgs.py",
+]
+FORMULA_TESTS = [
+    "tests/test_formulas.py",
+    *(f"tests/test_{name}.py" for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead")),
+    *VECTOR_TESTS,
+    "--deselect=tests/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
+]
+TWINS = [
+    Source("fastopt/reference.py", FORMULA_TESTS),
+    Source("fastopt/reference_losses.py", ["tests/test_loss_formulas.py", "tests/test_losses.py"]),
+    Source(
+        "fastopt/numpy_backend.py",
+        VECTOR_TESTS,
+        only=r"ReferenceVectors\.(?!__init__|count|forget|pairs|spare).*",
+        exchanged=VECTOR_MEMBERS,
+    ),
+]
+SOURCES = {source.file: source for source in (*KERNELS, *TWINS)}
+
+Span = tuple[str, int, int, list[list[str]]]
+"""A function's name, where its body is, and the names that are exchanged there: those of one type."""
+
+HEADER = re.compile(
+    r"^(?:KERNEL\((\w+)\)|\w[^\n=;]*?\bFN\((\w+)\)\(([^()]*)\)\s*\{|"
+    r"(?:static |double |void |int )[\w *]*?\b(\w+)\(([^()]*)\)\s*\{)",
+    re.M,
+)
+
+
+def _of_one_type(typed: list[tuple[str, str]]) -> list[list[str]]:
+    return [[name for kind, name in typed if kind == each] for each in dict(typed)]
+
+
+def functions_of_c(text: str) -> Iterator[Span]:
+    """And what lies between functions, where it defines something."""
+    end, gap = 0, "macros"
+    for header in [*HEADER.finditer(text), None]:
+        start = header.start() if header else len(text)
+        if "#define" in text[end:start]:
+            yield gap, end, start, []
+        if header:
+            kernel, template, its, plain, own = header.groups()
+            name = kernel or template or plain
+            typed = [tuple(re.split(r"(?=\b\w+$)", x.strip())) for x in (its or own or "").split(",") if " " in x]
+            exchanged = [*map(list, _core.KERNELS[kernel][1:])] if kernel else _of_one_type(typed)
+            end = re.compile(r".*\}$|(?s:.*?)^\}", re.M).match(text, header.end()).end()
+            yield name, header.end(), end, exchanged
+            gap = f"macros after {name}"
+
+
+def functions_of_python(text: str) -> Iterator[Span]:
+    lines = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
+    body: list[tuple[str, ast.stmt]] = [("", node) for node in ast.parse(text).body]
+    for before, node in body:
+        start = node.lineno
+        if isinstance(node, ast.ClassDef):
+            body += [(f"{node.name}.", inner) for inner in node.body]
+            continue
+        if isinstance(node, ast.FunctionDef):
+            start, name = node.body[0].lineno, before + node.name
+            exchanged = _of_one_type([(ast.unparse(a.annotation), a.arg) for a in node.args.args if a.annotation])
+        elif isinstance(node, ast.Assign) and (constant := re.match(r"\(?(_[A-Z]\w*)", ast.unparse(node.targets[0]))):
+            name, exchanged = constant[1], []
+        else:
+            continue
+        yield name, lines[start - 1], lines[node.end_lineno or 0], exchanged
+
+
+def mutants_of(source: Source) -> list[Mutant]:
+    text = (ROOT / source.file).read_text()
+    functions = functions_of_python(text) if source.file.endswith(".py") else functions_of_c(text)
+    wanted = [function for function in functions if re.fullmatch(source.only, function[0])]
+    spans = {name: (start, end) for name, start, end, _ in wanted}
+    return mutants(
+        source.file, text, spans, {name: [*source.exchanged, *exchanged] for name, _, _, exchanged in wanted}
+    )
+
+
+def group_of(mutant: Mutant) -> str:
+    groups = SOURCES[mutant.file].groups
+    return next((group for pattern, group in groups if re.fullmatch(pattern, mutant.kernel)), mutant.kernel)
