@@ -1,0 +1,242 @@
+"""Saving in one thread while another works: what is saved is a whole state of before or after, or a RuntimeError."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+
+N = 20_000
+ROUNDS = 60
+
+
+@pytest.fixture(autouse=True)
+def restless() -> Iterator[None]:
+    """Threads take turns after every few bytecodes."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def params() -> dict[str, Any]:
+    return {"a": np.zeros(N), "b": np.zeros(3), "c": np.zeros(N)}
+
+
+def gradients(x: float = 1.0) -> dict[str, Any]:
+    return {name: np.full_like(p, x) for name, p in params().items()}
+
+
+def together(work: Callable[[int], Any], read: Callable[[], Any]) -> list[Any]:
+    """What `read` gives while another thread works. Either may be refused, and tries again."""
+    found: list[Any] = []
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def working() -> None:
+        k = 0
+        try:
+            while not done.is_set():
+                insist(lambda: work(k))
+                k += 1
+                # At times long enough for the other to get its turn.
+                time.sleep(k % 3 * 2e-5)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=working)
+    thread.start()
+    try:
+        while len(found) < ROUNDS and not failed:
+            found.append(insist(read))
+    finally:
+        done.set()
+        thread.join()
+    assert not failed
+    return found
+
+
+def insist(act: Callable[[], Any]) -> Any:
+    """Does it until it is not refused."""
+    for _ in range(10_000):
+        try:
+            return act()
+        except RuntimeError as error:
+            assert "do this" in str(error) or "do one thing" in str(error) or "accumulate" in str(error), error
+            time.sleep(2e-5)
+    raise TimeoutError
+
+
+def one(a: Any) -> float:
+    """The value that an array is full of."""
+    assert a.min() == a.max(), f"torn: from {a.min()} to {a.max()}"
+    return float(a.flat[0])
+
+
+def common(arrays: dict[str, Any]) -> float:
+    values = {one(a) for a in arrays.values()}
+    assert len(values) == 1, f"torn: {values}"
+    return values.pop()
+
+
+READS: dict[str, Callable[[Any, Path], Any]] = {
+    "state_dict": lambda opt, path: opt.state_dict(),
+    "save": lambda opt, path: saved(opt, path),
+    "pickle": lambda opt, path: pickle.loads(pickle.dumps(opt)),
+    "deepcopy": lambda opt, path: copy.deepcopy(opt),
+    "copy": lambda opt, path: copy.copy(opt).state_dict(),
+}
+every_read = pytest.mark.parametrize("how", READS)
+
+
+def saved(opt: fastopt.Optimizer, path: Path) -> dict[str, Any]:
+    from fastopt import checkpoint
+
+    opt.save(path / "x")
+    state: dict[str, Any] = checkpoint.read(path / "x", lambda _: None)
+    return state
+
+
+def whole(found: Any) -> dict[str, Any]:
+    """The state that was read; of a copy with parameters these must belong to it."""
+    if isinstance(found, dict):
+        return found
+    state: dict[str, Any] = found.state_dict()
+    assert common(found.groups[0]["params"]) == -sum(2.0 - 0.5**k for k in range(state["t"])), "torn: parameters"
+    return state
+
+
+@every_read
+def test_amid_steps(how: str, tmp_path: Path) -> None:
+    opt = fastopt.SGD(params(), lr=1.0, momentum=0.5, threads=1)
+    g = gradients()
+    for found in together(lambda k: opt.step(g), lambda: READS[how](opt, tmp_path)):
+        state = whole(found)
+        buffers = {name: entry["b"] for name, entry in state["state"].items()}
+        assert common(buffers) == (2.0 - 0.5 ** (state["t"] - 1) if state["t"] else 0.0)
+        assert {entry["t"] for entry in state["state"].values()} == {state["t"]}
+
+
+@every_read
+def test_amid_accumulation(how: str, tmp_path: Path) -> None:
+    opt = fastopt.SGD(params(), lr=0.0)
+
+    def work(k: int) -> None:
+        opt.accumulate(gradients(k % 4))
+        if k % 4 == 3:
+            insist(opt.step)
+
+    for found in together(work, lambda: READS[how](opt, tmp_path)):
+        state = found if isinstance(found, dict) else found.state_dict()
+        gathered = state["accumulation"]
+        if gathered["count"]:
+            assert gathered["weight"] == gathered["count"]
+            assert common(gathered["gradients"]) == (gathered["count"] - 1) / 2
+
+
+@every_read
+def test_amid_loading(how: str, tmp_path: Path) -> None:
+    states = []
+    for k in range(2):
+        opt = fastopt.SGD(params(), lr=0.0, momentum=0.5, maximize=bool(k))
+        for _ in range(3 - k):
+            opt.step(gradients(k + 1))
+        opt.accumulate(gradients(k + 1))
+        states.append(opt.state_dict())
+    expected = {common({n: e["b"] for n, e in s["state"].items()}): s["t"] for s in states}
+    for found in together(lambda k: opt.load_state_dict(states[k % 2]), lambda: READS[how](opt, tmp_path)):
+        state = found if isinstance(found, dict) else found.state_dict()
+        assert state["t"] == expected[common({name: entry["b"] for name, entry in state["state"].items()})]
+        assert state["options"]["maximize"] == (state["t"] == 2)
+        assert common(state["accumulation"]["gradients"]) == 1 + (state["t"] == 2)
+
+
+@every_read
+def test_amid_new_groups(how: str, tmp_path: Path) -> None:
+    opt = fastopt.SGD({"first": np.zeros(N)}, lr=0.0, momentum=0.5, average=0.5)
+    for found in together(
+        lambda k: opt.add_group({"params": {f"p{k}": np.zeros(3)}}) if k < 20 else None,
+        lambda: READS[how](opt, tmp_path),
+    ):
+        state = found if isinstance(found, dict) else found.state_dict()
+        names = [name for group in state["groups"] for name in group["names"]]
+        assert names == list(state["state"]) == list(state["averages"])
+
+
+def test_a_step_amid_new_groups_is_of_all_or_none() -> None:
+    """A thread may have looked at the optimizer just before a group is added."""
+    opt = fastopt.SGD([{"params": {"first": np.zeros(3)}}], lr=1.0)
+
+    def step() -> int:
+        opt.step([{name: np.ones(3) for name in group.names} for group in list(opt.groups)])
+        return opt.t
+
+    def work(k: int) -> None:
+        if k < 20:
+            opt.add_group({"params": {f"p{k}": np.zeros(3)}})
+
+    def tried() -> int:
+        try:
+            return step()
+        except TypeError as error:
+            assert "groups" in str(error)
+            return opt.t
+
+    together(work, tried)
+    counts = {name: entry["t"] for name, entry in opt.state.items()}
+    for group in opt.groups:
+        for name, p in group["params"].items():
+            assert one(p) == -counts[name]
+
+
+@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+def test_averages_are_of_whole_steps(kind: str) -> None:
+    p = params()
+    opt = fastopt.SGD(p, lr=1.0, threads=1)
+    average = fastopt.EMA(p, 0.5) if kind == "EMA" else fastopt.RunningMean(p)
+    g = gradients(-1.0)
+
+    def read() -> float:
+        average.update()
+        return common(average.averages)
+
+    found = together(lambda k: opt.step(g), read)
+    assert sorted(found) == found
+
+
+@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+def test_averages_are_saved_whole(kind: str) -> None:
+    p = params()
+    average = fastopt.EMA(p, 0.5) if kind == "EMA" else fastopt.RunningMean(p)
+
+    def work(k: int) -> None:
+        for a in p.values():
+            a.fill(k)
+        average.update()
+
+    for state in together(work, average.state_dict):
+        x = common(state["averages"])
+        assert kind == "EMA" or x == max(0, state["count"] - 1) / 2
+
+
+def test_two_threads_accumulate_each_micro_batch_or_raise() -> None:
+    opt = fastopt.SGD(params(), lr=0.0)
+    g, counts = gradients(), [0, 0]
+
+    def gather(thread: int) -> None:
+        opt.accumulate(g)
+        counts[thread] += 1
+
+    together(lambda k: gather(0), lambda: gather(1))
+    assert opt.state_dict()["accumulation"]["count"] == sum(counts)
+    assert common(opt.state_dict()["accumulation"]["gradients"]) == 1.0
