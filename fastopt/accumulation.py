@@ -32,7 +32,7 @@ ACCUMULATED: Any = _Accumulated()
 class Gathered(NamedTuple):
     """How many micro-batches there are, the sum of their weights, and which parameters have had a gradient."""
 
-    count: int
+    batches: int
     weight: float
     present: list[bool]
 
@@ -60,7 +60,7 @@ class Accumulation:
         else:
             if not all(present):
                 plan.exchange(self._filled(before.present))
-            present, count = list(map(operator.or_, before.present, present)), before.count + 1
+            present, count = list(map(operator.or_, before.present, present)), before.batches + 1
         prepare_pass(opt, plan, [[("mean", {"gain": weight / total})]])
         plan.run_and_publish([(opt, "_accumulated", Gathered(count, total, present))])
         return count
@@ -90,7 +90,7 @@ class Accumulation:
             for name, mean, there in zip(opt.names, self.means, gathered.present, strict=True)
             if there
         }
-        return {"count": gathered.count, "weight": gathered.weight, "gradients": gradients}
+        return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients}
 
 
 NOTHING = {"count": 0, "weight": 0.0, "gradients": {}}
@@ -118,7 +118,7 @@ def _made(opt: Optimizer) -> Accumulation:
 def refuse_pending(opt: Optimizer) -> None:
     if opt._accumulated is not None:
         raise RuntimeError(
-            f"the gradients of {opt._accumulated.count} micro-batches are accumulated and not applied: call step() "
+            f"the gradients of {opt._accumulated.batches} micro-batches are accumulated and not applied: call step() "
             "without gradients to apply their mean, or discard_accumulated()"
         )
 

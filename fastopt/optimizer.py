@@ -276,7 +276,9 @@ class Optimizer(Persistent):
             (self, "_stale", True),
             (self, "_plan", plan),
         ]
-        _core.publish([], published + [(old, "retired", True)] if old else published)
+        if old:
+            published.append((old, "retired", True))
+        _core.publish([], published)
 
     def _check_groups(self, groups: list[Group]) -> None:
         """Refuses values that the optimizer's construction rules out, alone or together."""
