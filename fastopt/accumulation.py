@@ -29,6 +29,10 @@ ACCUMULATED: Any = _Accumulated()
 """In place of gradients: what `accumulate` has gathered."""
 
 
+EMPTY = "nothing is accumulated: pass gradients to step, or call accumulate(grads) before it"
+APPLYING = "a step is applying what was accumulated: accumulate after it"
+
+
 class Gathered(NamedTuple):
     """How many micro-batches there are, the sum of their weights, and which parameters have had a gradient."""
 
@@ -75,25 +79,22 @@ class Accumulation:
     def step(self, opt: Optimizer, report: type[Report], unscale: float) -> Report:
         gathered = opt._accumulated
         if gathered is None:
-            raise RuntimeError("nothing is accumulated: pass gradients to step, or call accumulate(grads) before it")
+            raise RuntimeError(EMPTY)
         # None where every micro-batch had None.
         leaves = [mean if there else None for mean, there in zip(self.means, gathered.present, strict=True)]
         done: Report = opt._plan.step(opt, tree.rebuild(self.main.template, leaves), report, unscale, True)
         return done
 
-    def save(self, opt: Optimizer) -> dict[str, Any]:
+    def save(self, opt: Optimizer) -> dict[str, Any] | None:
         gathered = opt._accumulated
         if gathered is None:
-            return dict(NOTHING)
+            return None
         gradients = {
             name: np.copy(mean, order="K")
             for name, mean, there in zip(opt.names, self.means, gathered.present, strict=True)
             if there
         }
         return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients}
-
-
-NOTHING = {"count": 0, "weight": 0.0, "gradients": {}}
 
 
 def accumulate(opt: Optimizer, grads: Tree, weight: float) -> int:
@@ -127,10 +128,10 @@ def step(opt: Optimizer, grads: Tree, report: type[Report], unscale: float) -> R
     """The step with what was accumulated, or why there is none."""
     if grads is not ACCUMULATED:
         refuse_pending(opt)
-    memory = _memory(opt)
-    return memory.plan.during(
-        "a step is applying what was accumulated: accumulate after it", memory.step, opt, report, unscale
-    )
+    memory = opt._accumulation
+    if memory is None:
+        raise RuntimeError(EMPTY)
+    return memory.plan.during(APPLYING, memory.step, opt, report, unscale)
 
 
 def discard(opt: Optimizer) -> None:
@@ -147,7 +148,8 @@ def held(opt: Optimizer, why: str, function: Callable[..., None], *args: Any) ->
 
 def save(opt: Optimizer) -> dict[str, Any]:
     memory = opt._accumulation
-    return dict(NOTHING) if memory is None else memory.plan.read(memory.save, opt)
+    found = None if memory is None else memory.plan.read(memory.save, opt)
+    return found or {"count": 0, "weight": 0.0, "gradients": {}}
 
 
 def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:

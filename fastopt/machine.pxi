@@ -61,6 +61,15 @@ def control_words(int threads):
     return tuple([words[i] for i in range(fo_controls(words, min(threads, 255)))])
 
 
+def flushing(bint flush, function, *args):
+    """function(*args) with subnormals flushed to zero, or kept."""
+    cdef uint64_t control = fo_flush(flush)
+    try:
+        return function(*args)
+    finally:
+        fo_restore(control)
+
+
 cdef class subnormals:
     """Context manager: flush subnormals to zero on this thread (`flush=True`), or keep them.
 

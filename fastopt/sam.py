@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
 from fastopt.parameters import plan_beside, prepare_pass
-from fastopt.tree import Tree
+from fastopt.tree import Array, Tree
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "
@@ -122,10 +122,7 @@ class SAM:
         """The norm of w, or max|w| for the other two; leaves w in the plan."""
         plan, given = self._plan, list(self._plan.grads)
         if self.adaptive:
-            with _core.subnormals(plan.flush), np.errstate(all="ignore"):
-                for p, g, w in zip(plan.params, given, self._weighed, strict=True):
-                    if g is not None:
-                        np.multiply(p, g, out=w)
+            _core.flushing(plan.flush, _weigh, plan.params, given, self._weighed)
             plan.exchange([None if g is None else w for g, w in zip(given, self._weighed, strict=True)])
         size, _ = plan.measure("sum_squares" if self.norm == 2 else "max_abs")
         if math.isfinite(size):
@@ -173,6 +170,13 @@ class SAM:
 
     def __repr__(self) -> str:
         return f"SAM(rho={show(self.rho)}, norm={self.norm}, adaptive={self.adaptive}) around {self.opt!r}"
+
+
+@np.errstate(all="ignore")
+def _weigh(params: Sequence[Array], grads: Sequence[Array | None], products: Sequence[Array]) -> None:
+    for p, g, w in zip(params, grads, products, strict=True):
+        if g is not None:
+            np.multiply(p, g, out=w)
 
 
 def _gradients(closure: Callable[[], Tree]) -> Tree:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastopt
+from fastopt import _core
 from fastopt.schedules import ReduceOnPlateau
 from fastopt.tree import Array
 
@@ -32,7 +33,7 @@ class World:
         """Every byte of everything, as text."""
         things = [thing for thing in (self.opt, self.also) if hasattr(thing, "state_dict")]
         shown = [repr(thing) for thing in things if isinstance(thing, fastopt.Optimizer)]
-        return plain([self.params, [thing.state_dict() for thing in things], shown])
+        return plain([self.params, [thing.state_dict() for thing in things], shown, _core.control_word()])
 
 
 def plain(x: Any) -> str:
