@@ -27,7 +27,8 @@ class Persistent:
     def load_state_dict(self: Any, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, matched by name.
 
-        Raises ValueError, with everything that does not fit in one message, before anything is changed.
+        Raises ValueError, with everything that does not fit in one message, before anything is changed; a signal, such
+        as a KeyboardInterrupt, comes before or after all of the change.
         Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
         where a callable of the user's own was saved, this optimizer must have one."""
         self._plan.during(LOADING, accumulation.held, self, LOADING, state.load, self, saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 import fastopt
 
 N = 20_000
-ROUNDS = 60
+ROUNDS = int(os.environ.get("FASTOPT_EXAMPLES", "60"))
 
 
 @pytest.fixture(autouse=True)
