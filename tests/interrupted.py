@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ import fastopt
 from fastopt import _core
 from fastopt.schedules import ReduceOnPlateau
 from fastopt.tree import Array
+from tests.cases import halving
 
 G = {"a": np.full(5, 0.5), "b": np.full((2, 3), -0.25)}
 BAD = {**G, "b": np.full((2, 3), np.nan)}
@@ -54,7 +57,7 @@ class Act(NamedTuple):
 
 
 def sgd(**more: Any) -> World:
-    world = World(fastopt.SGD(params(), lr=0.1, momentum=0.9, average=0.5, **more))
+    world = World(fastopt.SGD(params(), lr=halving, momentum=0.9, average=0.5, **more))
     world.opt.step(G)
     return world
 
@@ -88,17 +91,22 @@ def then_step(world: World) -> None:
     world.opt.step()
 
 
-def saved(path: Path) -> Path:
+@functools.cache
+def saved() -> tuple[Path, Any]:
+    """A file with that state, and what deletes it at the end."""
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "state.safetensors"
     opt = adamw().opt
     opt.load_state_dict(STATE)
     opt.save(path)
-    return path
+    return path, folder
 
 
 def with_average(kind: str, updates: int) -> Callable[[], World]:
     def make() -> World:
         world = sgd()
         world.also = fastopt.EMA(world.params, 0.5) if kind == "EMA" else fastopt.RunningMean(world.params)
+        world.opt.step(G)
         for _ in range(updates):
             world.also.update()
             world.opt.step(G)
@@ -203,6 +211,7 @@ PAIRS = pairs()
 
 ACTS = {
     "load_state_dict": Act(adamw, lambda world: world.opt.load_state_dict(STATE), then_step),
+    "load": Act(adamw, lambda world: world.opt.load(saved()[0]), then_step),
     "add_group": Act(
         sgd,
         lambda world: world.opt.add_group({"params": {"late": np.ones(2)}, "lr": 0.5}),

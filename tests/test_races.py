@@ -201,10 +201,51 @@ def test_a_step_amid_new_groups_is_of_all_or_none() -> None:
             assert one(p) == -counts[name]
 
 
+def test_who_looked_at_the_optimizer_before_a_group_was_added_steps_nothing() -> None:
+    opt = fastopt.SGD([{"params": {"first": np.zeros(3)}}], lr=1.0)
+    seen, g = opt._plan, [{"first": np.ones(3)}]
+    opt.add_group({"params": {"second": np.zeros(3)}})
+    with pytest.raises(RuntimeError, match="a group is being added"):
+        seen.step(opt, g, fastopt.Report, 1.0)
+    assert opt.t == 0
+    assert opt.step([*g, {"second": np.ones(3)}]).applied
+
+
+def test_who_looked_at_what_is_accumulated_before_it_was_loaded_adds_nothing() -> None:
+    opt, g = fastopt.SGD(params(), lr=0.0), gradients()
+    opt.accumulate(g)
+    seen, saved = opt._accumulation, opt.state_dict()
+    assert seen is not None
+    opt.load_state_dict(saved)
+    with pytest.raises(RuntimeError, match="accumulate again"):
+        seen.plan.admitted(g, opt._match, seen.add, opt, 1.0)
+    assert opt.accumulate(g) == 2
+
+
+def test_loading_amid_accumulation() -> None:
+    opt = fastopt.SGD(params(), lr=0.0)
+    opt.accumulate(gradients(10.0))
+    pending = opt.state_dict()
+
+    def read() -> dict[str, Any]:
+        opt.accumulate(gradients())
+        state: dict[str, Any] = insist(opt.state_dict)
+        return state
+
+    def work(k: int) -> None:
+        opt.load_state_dict(pending)
+        time.sleep(k % 5 * 1e-4)
+
+    for state in together(work, read):
+        count = state["accumulation"]["count"]
+        assert abs(common(state["accumulation"]["gradients"]) - (9 + count) / count) < 1e-12
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
 @pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
-def test_averages_are_of_whole_steps(kind: str) -> None:
+def test_averages_are_of_whole_steps(kind: str, backend: str) -> None:
     p = params()
-    opt = fastopt.SGD(p, lr=1.0, threads=1)
+    opt = fastopt.SGD(p, lr=1.0, threads=1, backend=backend)
     average = fastopt.EMA(p, 0.5) if kind == "EMA" else fastopt.RunningMean(p)
     g = gradients(-1.0)
 
