@@ -69,7 +69,8 @@ def together(work: Callable[[int], Any], read: Callable[[], Any]) -> list[Any]:
 
 def insist(act: Callable[..., Any], *args: Any) -> Any:
     """Does it until it is not refused."""
-    for _ in range(10_000):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         try:
             return act(*args)
         except RuntimeError as error:
