@@ -140,7 +140,8 @@ def scheduled(params: Any, backend: str, resumed: bool) -> Things:
     every = [*SCHEDULES, {"lr": schedules.warmup(3, lr)}]
     groups = [{"params": {f"p{i}": p}, **own} for i, (p, own) in enumerate(zip(cut, every, strict=True))]
     opt = fastopt.SGD([*groups, {"params": params["W"]}][: 99 if resumed else -2], lr=lr, momentum=0.9, backend=backend)
-    return {"opt": opt, "lr": lr, "later": [groups[-1], {"params": params["W"]}]}
+    # Of the ReduceOnPlateau, only what the optimizer saves.
+    return {"opt": opt, "plateau": [lr], "later": [groups[-1], {"params": params["W"]}]}
 
 
 def follow(things: Things, g: Any, k: int) -> None:
@@ -151,7 +152,7 @@ def follow(things: Things, g: Any, k: int) -> None:
     cut = np.array_split(g["many"], len(SCHEDULES) + 1)
     grads = [{f"p{i}": a} for i, a in enumerate(cut)] + [g["W"]]
     opt.step(grads[: len(opt.groups)])
-    things["lr"].update(float(k))
+    things["plateau"][0].update(float(k))
 
 
 def random(params: Any, backend: str, resumed: bool) -> Things:

@@ -119,6 +119,53 @@ def whole(found: Any) -> dict[str, Any]:
     return state
 
 
+def in_another_thread(act: Callable[[], Any]) -> BaseException | None:
+    """What it raised there."""
+    raised: list[BaseException] = []
+
+    def acting() -> None:
+        try:
+            act()
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=acting)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+@pytest.mark.parametrize("what", ["the optimizer", "what it has accumulated", "averages"])
+def test_what_a_thread_holds_is_refused_to_others(what: str, tmp_path: Path) -> None:
+    p, g = params(), gradients()
+    opt, fresh, average = fastopt.SGD(p, lr=0.0), fastopt.SGD(params(), lr=0.0), fastopt.EMA(p, 0.5)
+    state, averages = opt.state_dict(), average.state_dict()
+    opt.save(tmp_path / "x")
+    opt.accumulate(g)
+    opt.step()
+    every: list[Callable[[], Any]] = [
+        opt.state_dict,
+        lambda: opt.load_state_dict(state),
+        lambda: opt.load(tmp_path / "x"),
+        lambda: opt.add_group({"params": {"late": np.ones(3)}}),
+    ]
+    plan: Any = opt._plan
+    if what == "the optimizer":
+        every += [lambda: opt.save(tmp_path / "y"), lambda: pickle.dumps(opt), lambda: copy.deepcopy(opt)]
+        every += [lambda: copy.copy(opt), lambda: opt.step(g), average.update, average.swap]
+    elif what == "averages":
+        plan, every = average._plan, [average.state_dict, average.update, average.swap, lambda: pickle.dumps(average)]
+        every.append(lambda: average.load_state_dict(averages))
+    else:
+        plan = opt._accumulation
+        plan, every = plan.plan, [*every, lambda: opt.accumulate(g), opt.discard_accumulated]
+    for act in every:
+        assert "held here" in str(plan.during("held here", in_another_thread, act))
+    assert "held here" in str(fresh._plan.during("held here", in_another_thread, lambda: fresh.accumulate(g)))
+    for act in (lambda: opt.accumulate(g), opt.step, opt.state_dict, average.update, lambda: fresh.accumulate(g)):
+        act()
+
+
 @every_read
 def test_amid_steps(how: str, tmp_path: Path) -> None:
     opt = fastopt.SGD(params(), lr=1.0, momentum=0.5, threads=1)
