@@ -68,6 +68,7 @@ class Average:
             plan.set_programs([[(self._kernel, self._coefficients())]])
             plan.run_and_publish(counted)
         else:
+            plan.confirm()
             _core.publish(list(zip(plan.params, self._arrays(), strict=True)), counted)
 
     def swap(self) -> None:
