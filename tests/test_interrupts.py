@@ -112,6 +112,8 @@ def frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+# A file that is interrupted between its opening and its `with` is closed by the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize("name", ACTS)
 def test_an_interrupt_before_any_bytecode_leaves_what_was_or_what_is_to_be(name: str) -> None:
