@@ -97,6 +97,7 @@ cdef class Displacement:
             for plan in plans():
                 plan._hold(why)
                 held.append(plan)
+                (<object>plan).confirm()
             if self.kept is None:
                 self.kept = copies_of(self.params)
             else:

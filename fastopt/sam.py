@@ -116,7 +116,8 @@ class SAM:
         """What the displacement begins with."""
         opt = self.opt
         accumulation.refuse_pending(opt)
-        return lambda: [opt._plan], WHY, self._plan.admitted, grads, opt._match, self._move
+        rho = SAM.rho.at(opt.t, self.rho)
+        return lambda: [opt._plan], WHY, self._plan.admitted, grads, opt._match, self._move, rho
 
     def _measure(self) -> float:
         """The norm of w, or max|w| for the other two; leaves w in the plan."""
@@ -133,9 +134,9 @@ class SAM:
         product = "parameters times gradients" if self.adaptive else "the gradients"
         raise ValueError(f"the {self.norm}-norm of {product} is {size}: the step was not applied, nothing has changed")
 
-    def _move(self) -> None:
-        """Moves the parameters by e, from the admitted gradients."""
-        size, rho = self._measure(), SAM.rho.at(self.opt.t, self.rho)
+    def _move(self, rho: float) -> None:
+        """Moves the parameters by e, of this size, from the admitted gradients."""
+        size = self._measure()
         sign = -1.0 if self.opt.maximize else 1.0
         perturb = "perturb_adaptive" if self.adaptive else "perturb"
         if size == 0:
