@@ -36,8 +36,10 @@ core = Extension(
     include_dirs=["csrc", numpy.get_include()],
     depends=[
         "fastopt/csrc.pxd",
+        "fastopt/machine.pxi",
         "fastopt/door.pxi",
         "fastopt/views.pxi",
+        "fastopt/claims.pxi",
         "fastopt/gradients.pxi",
         "fastopt/vectors.pxi",
         "fastopt/losses.pxi",

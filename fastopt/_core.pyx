@@ -22,6 +22,7 @@ import sys
 import numpy as np
 
 from fastopt.csrc cimport *
+from fastopt.memory import copies_of
 
 cnp.import_array()
 
@@ -73,89 +74,7 @@ LANES = FO_LANES
 cdef dict _norm_kinds = {"sum_squares": fo_r_sum_squares, "sum_abs": fo_r_sum_abs, "max_abs": fo_r_max_abs}
 
 
-def isas():
-    return tuple([fo_isa_name(i).decode() for i in range(fo_isa_count()) if fo_isa_available(i)])
-
-
-def active_isa():
-    return fo_isa_name(fo_isa_active()).decode()
-
-
-def use_isa(str name):
-    for i in range(fo_isa_count()):
-        if fo_isa_name(i).decode() == name and fo_isa_available(i):
-            fo_isa_use(i)
-            return
-    raise ValueError(f"instruction set {name!r} is not to be had: this CPU and build offer {', '.join(isas())}")
-
-
-def build():
-    return {"compiler": FO_COMPILER.decode(), "flags": FO_FLAGS.decode()}
-
-
-cdef int _default_threads = 1
-
-
-def set_default_threads(int n):
-    global _default_threads
-    _default_threads = n
-
-
-def default_threads():
-    return _default_threads
-
-
-def threads_started():
-    """Threads that the pool has made in this process so far."""
-    return fo_threads_started()
-
-
-def threads_available():
-    """Whether this build has threads at all."""
-    return fo_threads_available() != 0
-
-
-def power(double base, int64_t n):
-    return fo_power(base, n)
-
-
-def corrections(double beta1, double beta2, int64_t t):
-    """1 - beta1^t, and sqrt(1 - beta2^t)."""
-    return 1 - fo_power(beta1, t), sqrt(1 - fo_power(beta2, t))
-
-
-def control_word():
-    return fo_control()
-
-
-def control_words(int threads):
-    """The floating-point control words of the pool's threads, this one's first."""
-    cdef uint64_t words[256]
-    return tuple([words[i] for i in range(fo_controls(words, min(threads, 255)))])
-
-
-cdef class subnormals:
-    """Context manager: flush subnormals to zero on this thread (`flush=True`), or keep them.
-
-    fastopt sets and restores the same mode inside each step; use this around NumPy code whose bits are
-    to be compared with it. The thread's floating-point control word is restored on exit.
-    """
-    cdef int flush
-    cdef list before
-
-    def __init__(self, flush=True):
-        if not isinstance(flush, (bool, np.bool_)):
-            raise TypeError(f"flush is {flush!r}: expected True or False")
-        self.flush = flush
-        self.before = []
-
-    def __enter__(self):
-        self.before.append(fo_flush(self.flush))
-
-    def __exit__(self, *error):
-        fo_restore(self.before.pop())
-
-
+include "machine.pxi"
 include "door.pxi"
 
 
@@ -186,13 +105,15 @@ cdef inline _put(made, Py_ssize_t i, x):
     PyTuple_SET_ITEM(made, i, x)
 
 
-cdef class Plan:
+include "claims.pxi"
+
+
+cdef class Plan(Claimed):
     """The parameters of one optimizer, their state, and the programs that update them.
 
     `template` is the tree of params, `states[i]` the state buffers of `params[i]` in the order of the rule in
     csrc/registry.h, `averages[i]` its running average or None; both are laid out in memory as the parameter is.
     """
-    cdef fo_plan plan
     cdef Py_ssize_t program_count
     cdef int threads
     cdef int rule_id
@@ -205,8 +126,6 @@ cdef class Plan:
     cdef readonly list grads
     cdef readonly bint flush
     cdef bint reads_parameters
-    cdef str holder
-    cdef unsigned long holding_thread
     cdef object __weakref__
 
     def __cinit__(
@@ -322,28 +241,9 @@ cdef class Plan:
         """The parameter at this index goes through this program."""
         self.plan.tensors[tensor].program = program
 
-    cdef _claim(self):
-        if not fo_claim(&self.plan):
-            raise RuntimeError(self.holder or "this optimizer is inside a step already: take one step at a time")
-
-    def hold(self, str why):
-        """Claims the plan without a step: until `let_go`, whoever wants it gets a RuntimeError that says why."""
-        self._claim()
-        self.holding_thread = PyThread_get_thread_ident()
-        self.holder = why
-
-    def let_go(self):
-        self.holder = None
-        fo_yield(&self.plan)
-
-    def admit_parameters(self):
-        """Claims the plan with every parameter in the place of its gradient, for a pass that reads nothing else."""
-        self._claim()
-        self.reads_parameters = True
-        self.grads[:] = self.params
-
-    def step(self, opt, object tree, type report, double unscale):
-        """A step of opt with its gradients times unscale: a report(applied, norm, steps, skipped).
+    def step(self, opt, object tree, type report, double unscale, bint accumulated=False):
+        """A step of opt with its gradients times unscale, what was accumulated or not: a report(applied, norm, steps,
+        skipped).
 
         No bytecode, and so no handler of a signal, runs between the writing of parameters and the counts.
         """
@@ -367,6 +267,8 @@ cdef class Plan:
                 else:
                     opt._refuse()
                     opt._skipped += 1
+            if accumulated:
+                opt._accumulated = None
         finally:
             self._let_grads_go()
         return _made(report, applied, norm, t, opt._skipped)
@@ -394,6 +296,7 @@ cdef class Plan:
         """Claims the plan and collects gradients; returns how many are None. opt._match stands in for a match of None."""
         cdef Py_ssize_t i, filled = 0, missing = 0
         self._claim()
+        self.changes += 1
         try:
             if not _collect(self.template, tree, self.grads, &filled):
                 self.grads[:] = (opt._match if match is None else match)(tree)
@@ -420,6 +323,25 @@ cdef class Plan:
             else:
                 self._admit(i, g)
         return 0
+
+    def admitted(self, object tree, object match, function, *args):
+        """function(*args) between `admit` and `release`."""
+        self._take(tree, None, match)
+        try:
+            self._place()
+            return function(*args)
+        finally:
+            self.release()
+
+    def with_parameters(self, function, *args):
+        """function(*args) with every parameter in the place of its gradient, for a pass that reads nothing else."""
+        self._claim()
+        try:
+            self.reads_parameters = True
+            self.grads[:] = self.params
+            return function(*args)
+        finally:
+            self.release()
 
     cdef int _admit(self, Py_ssize_t i, object g) except -1:
         """The door for one gradient."""
@@ -474,6 +396,18 @@ cdef class Plan:
         for i in range(self.plan.count):
             self._confirm(i)
 
+    def overlaps(self, Plan other):
+        """Whether there is a byte that passes of this plan and of the other write."""
+        cdef Py_ssize_t i = 0, k = 0
+        while i < self.range_count and k < other.range_count:
+            if self.ranges[i].high <= other.ranges[k].low:
+                i += 1
+            elif other.ranges[k].high <= self.ranges[i].low:
+                k += 1
+            else:
+                return True
+        return False
+
     cdef _refuse_written(self, Py_ssize_t i, object g):
         """A gradient that shares memory with what the step writes would change under it."""
         cdef uintptr_t low, high
@@ -515,6 +449,11 @@ cdef class Plan:
         self._place()
         return self._go()
 
+    def run_and_publish(self, list values):
+        """`run`, then `publish` of attributes, with nothing in between."""
+        self.run()
+        publish([], values)
+
     cdef bint _go(self):
         cdef int applied
         self.plan.threads = self.threads if self.threads else _default_threads
@@ -541,18 +480,6 @@ cdef class Plan:
     def norm(self):
         """The norm of the last step's gradients; None where not measured."""
         return self.plan.norm if self.plan.measure else None
-
-    def __enter__(self):
-        """Keeps steps away while state is read, unless this thread does so already by holding the plan."""
-        if not self._held_here():
-            self._claim()
-
-    def __exit__(self, *error):
-        if not self._held_here():
-            self.release()
-
-    cdef bint _held_here(self):
-        return self.holder is not None and self.holding_thread == PyThread_get_thread_ident()
 
     def release(self):
         """Lets go of the gradients and of the claim."""

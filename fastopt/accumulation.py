@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import operator
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastopt import state, tree
 from fastopt.hyperparameters import number
 from fastopt.memory import zeros_for
-from fastopt.parameters import plan_beside, run_pass
+from fastopt.parameters import plan_beside, prepare_pass
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
+    from fastopt import _core
     from fastopt.optimizer import Optimizer, Report
 
 
@@ -27,49 +29,72 @@ ACCUMULATED: Any = _Accumulated()
 """In place of gradients: what `accumulate` has gathered."""
 
 
+EMPTY = "nothing is accumulated: pass gradients to step, or call accumulate(grads) before it"
+APPLYING = "a step is applying what was accumulated: accumulate after it"
+
+
+class Gathered(NamedTuple):
+    """How many micro-batches there are, the sum of their weights, and which parameters have had a gradient."""
+
+    batches: int
+    weight: float
+    present: list[bool]
+
+
 class Accumulation:
-    """The weighted mean of gradients so far, for one optimizer as it now is: an array for each parameter."""
+    """The memory for the mean of gradients, of one optimizer as it now is: an array for each parameter."""
 
     def __init__(self, opt: Optimizer) -> None:
         self.main = opt._plan
         self.means = zeros_for(self.main.params)
         self.plan = plan_beside(opt, "mean", self.means)
-        self.present = [False] * len(self.means)
-        self.count, self.weight = 0, 0.0
 
-    def clear(self) -> None:
-        for mean in self.means:
-            mean.fill(0)
-        self.present = [False] * len(self.means)
-        self.count, self.weight = 0, 0.0
-
-    def add(self, opt: Optimizer, grads: Tree, weight: float) -> None:
-        plan, first = self.plan, not opt._accumulated
-        total = weight if first else self.weight + weight
+    def add(self, opt: Optimizer, weight: float) -> int:
+        """Takes the admitted gradients in."""
+        if opt._accumulation is not self or opt._plan is not self.main:
+            raise RuntimeError("another thread has loaded a state or added a group just now: accumulate again")
+        plan, before = self.plan, opt._accumulated
+        total = weight if before is None else before.weight + weight
         if not math.isfinite(total):
             raise ValueError(f"the weights of the micro-batches add up to {total}: give smaller ones")
-        missing = plan.admit(grads, opt._match)
-        try:
-            given = list(plan.grads)
-            if first:
-                self.clear()
-            elif missing:
-                plan.exchange(self._filled(given))
-            run_pass(opt, plan, [[("mean", {"gain": weight / total})]])
-        finally:
-            plan.release()
-        self.present = [there or g is not None for there, g in zip(self.present, given, strict=True)]
-        self.count, self.weight = self.count + 1, total
+        present, count = [g is not None for g in plan.grads], 1
+        if before is None:
+            for mean in self.means:
+                mean.fill(0)
+        else:
+            if not all(present):
+                plan.exchange(self._filled(before.present))
+            present, count = list(map(operator.or_, before.present, present)), before.batches + 1
+        prepare_pass(opt, plan, [[("mean", {"gain": weight / total})]])
+        plan.run_and_publish([(opt, "_accumulated", Gathered(count, total, present))])
+        return count
 
-    def _filled(self, given: list[Array | None]) -> list[Array | None]:
-        """Gradients with a 0 for None where there has been a gradient before."""
+    def _filled(self, present: list[bool]) -> list[Array | None]:
+        """The admitted gradients with a 0 for None where there has been a gradient before."""
         zeros = (np.broadcast_to(p.dtype.type(0), p.shape) for p in self.main.params)
-        return [zero if g is None and there else g for g, there, zero in zip(given, self.present, zeros, strict=True)]
+        return [
+            zero if g is None and there else g for g, there, zero in zip(self.plan.grads, present, zeros, strict=True)
+        ]
 
-    def gradients(self) -> Tree:
-        """The means in the structure that gradients have, None where every micro-batch had None."""
-        leaves = [mean if there else None for mean, there in zip(self.means, self.present, strict=True)]
-        return tree.rebuild(self.main.template, leaves)
+    def step(self, opt: Optimizer, report: type[Report], unscale: float) -> Report:
+        gathered = opt._accumulated
+        if gathered is None:
+            raise RuntimeError(EMPTY)
+        # None where every micro-batch had None.
+        leaves = [mean if there else None for mean, there in zip(self.means, gathered.present, strict=True)]
+        done: Report = opt._plan.step(opt, tree.rebuild(self.main.template, leaves), report, unscale, True)
+        return done
+
+    def save(self, opt: Optimizer) -> dict[str, Any] | None:
+        gathered = opt._accumulated
+        if gathered is None:
+            return None
+        gradients = {
+            name: np.copy(mean, order="K")
+            for name, mean, there in zip(opt.names, self.means, gathered.present, strict=True)
+            if there
+        }
+        return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients}
 
 
 def accumulate(opt: Optimizer, grads: Tree, weight: float) -> int:
@@ -77,54 +102,54 @@ def accumulate(opt: Optimizer, grads: Tree, weight: float) -> int:
     if not 0 < weight < math.inf:
         raise ValueError(f"weight is {weight!r}: expected a finite number larger than 0, the size of the micro-batch")
     memory = _memory(opt)
-    memory.add(opt, grads, weight)
-    opt._accumulated = True
-    return memory.count
+    return memory.plan.admitted(grads, opt._match, memory.add, opt, weight)
 
 
 def _memory(opt: Optimizer) -> Accumulation:
     """Made at the first use, and anew where groups were added."""
-    if opt._accumulation is None or opt._accumulation.main is not opt._plan:
+    return opt._accumulation or opt._plan.read(_made, opt)
+
+
+def _made(opt: Optimizer) -> Accumulation:
+    if opt._accumulation is None:
         opt._accumulation = Accumulation(opt)
     return opt._accumulation
 
 
 def refuse_pending(opt: Optimizer) -> None:
-    if opt._accumulated:
+    if opt._accumulated is not None:
         raise RuntimeError(
-            f"the gradients of {_memory(opt).count} micro-batches are accumulated and not applied: call step() without "
-            "gradients to apply their mean, or discard_accumulated()"
+            f"the gradients of {opt._accumulated.batches} micro-batches are accumulated and not applied: call step() "
+            "without gradients to apply their mean, or discard_accumulated()"
         )
 
 
-def step(opt: Optimizer, grads: Tree, grad_scale: float | None) -> Report:
+def step(opt: Optimizer, grads: Tree, report: type[Report], unscale: float) -> Report:
     """The step with what was accumulated, or why there is none."""
     if grads is not ACCUMULATED:
         refuse_pending(opt)
-    if not opt._accumulated:
-        raise RuntimeError("nothing is accumulated: pass gradients to step, or call accumulate(grads) before it")
-    memory, t = _memory(opt), opt.t
-    memory.plan.hold("a step is applying what was accumulated: accumulate after it")
-    opt._accumulated = False
-    try:
-        return opt.step(memory.gradients(), grad_scale=grad_scale)
-    except BaseException:
-        opt._accumulated = opt.t == t
-        raise
-    finally:
-        memory.plan.let_go()
+    memory = opt._accumulation
+    if memory is None:
+        raise RuntimeError(EMPTY)
+    return memory.plan.during(APPLYING, memory.step, opt, report, unscale)
+
+
+def discard(opt: Optimizer) -> None:
+    if opt._accumulation is not None:
+        opt._accumulation.plan.during("what was accumulated is being discarded", setattr, opt, "_accumulated", None)
+
+
+def held(opt: Optimizer, why: str, function: Callable[..., None], *args: Any) -> None:
+    """function(*args) while nothing is accumulated in other threads."""
+    if opt._accumulation is None:
+        return function(*args)
+    return opt._accumulation.plan.during(why, function, *args)
 
 
 def save(opt: Optimizer) -> dict[str, Any]:
-    if not opt._accumulated:
-        return {"count": 0, "weight": 0.0, "gradients": {}}
-    memory = _memory(opt)
-    gradients = {
-        name: np.copy(mean, order="K")
-        for name, mean, there in zip(opt.names, memory.means, memory.present, strict=True)
-        if there
-    }
-    return {"count": memory.count, "weight": memory.weight, "gradients": gradients}
+    memory = opt._accumulation
+    found = None if memory is None else memory.plan.read(memory.save, opt)
+    return found or {"count": 0, "weight": 0.0, "gradients": {}}
 
 
 def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
@@ -146,13 +171,12 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
-    """Takes over what `save` gave."""
-    opt._accumulated = saved["count"] > 0
-    if opt._accumulated:
-        memory = _memory(opt)
-        memory.clear()
-        memory.present = [name in saved["gradients"] for name in opt.names]
-        memory.count, memory.weight = saved["count"], saved["weight"]
-        for name, mean in zip(opt.names, memory.means, strict=True):
-            mean[...] = saved["gradients"].get(name, 0)
+def loaded(opt: Optimizer, saved: Mapping[str, Any]) -> _core.Values:
+    """What `save` gave as attributes of the optimizer, with memory of their own."""
+    if not saved["count"]:
+        return [(opt, "_accumulated", None)]
+    memory, gradients = Accumulation(opt), saved["gradients"]
+    for name, mean in zip(opt.names, memory.means, strict=True):
+        mean[...] = gradients.get(name, 0)
+    gathered = Gathered(saved["count"], saved["weight"], [name in gradients for name in opt.names])
+    return [(opt, "_accumulation", memory), (opt, "_accumulated", gathered)]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
 from fastopt import _core, state, tree
 from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show
 from fastopt.memory import copies_of
-from fastopt.parameters import STEPPED, Displacement, copy_all, named, take_named
+from fastopt.parameters import fitting, named, stepping
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
 
 WHY = "the averages are in the parameters: do this after they are swapped back"
+LOADING = "averages are being loaded: do this after it"
+AVERAGING: WeakSet[_core.Plan] = WeakSet()
+"""The plans of all averages: none is updated while others are in the parameters."""
 
 
 class Average:
@@ -29,8 +34,8 @@ class Average:
         template = tree.transform(params, lambda p: p)
         flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
         self._plan = _core.Plan(self._kernel, template, names, arrays, none, averages, flush)
-        STEPPED.add(self._plan)
-        self._displacement: Displacement | None = None
+        AVERAGING.add(self._plan)
+        self._displacement = _core.Displacement(arrays, lasting=False)
         self.count = 0
 
     @property
@@ -47,19 +52,24 @@ class Average:
         return tree.rebuild(self._plan.template, list(self._plan.averages))
 
     def update(self) -> None:
-        """Takes the parameters as they are into the averages; the first time, they are copied."""
+        """Takes the parameters as they are into the averages; the first time, they are copied.
+
+        Raises RuntimeError where they are not those of a whole step: while an optimizer of them is inside a step, in a
+        look-ahead block, at SAM's perturbed point, or while averages are in them.
+        """
         self._refuse_swapped()
         plan = self._plan
-        plan.admit_parameters()
-        try:
-            if self.count:
-                plan.set_programs([[(self._kernel, self._coefficients())]])
-                plan.run()
-            else:
-                copy_all(plan.params, self._arrays())
-        finally:
-            plan.release()
-        self.count += 1
+        _core.undisturbed(stepping(plan), plan.with_parameters, self._update)
+
+    def _update(self) -> None:
+        plan = self._plan
+        counted: _core.Values = [(self, "count", self.count + 1)]
+        if self.count:
+            plan.set_programs([[(self._kernel, self._coefficients())]])
+            plan.run_and_publish(counted)
+        else:
+            plan.confirm()
+            _core.publish(list(zip(plan.params, self._arrays(), strict=True)), counted)
 
     def swap(self) -> None:
         """Puts the averages into the parameters; the next call puts back, bit for bit, what was there.
@@ -67,25 +77,21 @@ class Average:
         In between, optimizers of these parameters raise RuntimeError when they are to step, and so does `update`, of
         other averages of them too. What is written to the parameters meanwhile is lost; the averages stay as they are.
         """
-        if self._displacement is not None:
+        if self._displacement.begun:
             self._displacement.end()
-            self._displacement = None
         else:
-            self._displacement = _displaced(self._plan)
+            self._displacement.begin(*_averages_in(self._plan))
 
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
+    def swapped(self) -> AbstractContextManager[None]:
         """Has the averages in the parameters inside a with block: `swap` before and after, also after an exception."""
         self._refuse_swapped()
-        self.swap()
-        try:
-            yield
-        finally:
-            if self._displacement is not None:
-                self.swap()
+        return _core.Displaced(self._displacement, *_averages_in(self._plan))
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the averages by name and of the count, for `load_state_dict`."""
+        return self._plan.read(self._state_dict)
+
+    def _state_dict(self) -> dict[str, Any]:
         pairs = zip(self._plan.names, self._arrays(), strict=True)
         return {"count": self.count, "averages": {name: np.copy(a, order="K") for name, a in pairs}}
 
@@ -96,8 +102,8 @@ class Average:
             raise ValueError("this is not the state of an average: expected a dict with count and averages")
         if not state._is_count(saved["count"]):
             raise ValueError(f"count is {saved['count']!r}: expected how many updates there were")
-        take_named("the average", self._plan.names, self._arrays(), saved["averages"])
-        self.count = saved["count"]
+        copies = fitting("the average", self._plan.names, self._arrays(), saved["averages"])
+        self._plan.during(LOADING, _core.publish, copies, [(self, "count", saved["count"])])
 
     def __getstate__(self) -> Any:
         self._refuse_swapped()
@@ -114,7 +120,7 @@ class Average:
         return _averages_of(self._plan)
 
     def _refuse_swapped(self) -> None:
-        if self._displacement is not None:
+        if self._displacement.begun:
             raise RuntimeError("the averages are in the parameters: swap() them back first")
 
 
@@ -180,36 +186,19 @@ class RunningMean(Average):
 def averaged(opt: Optimizer) -> AbstractContextManager[None]:
     if opt.average is None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
-    return _averaged(opt)
-
-
-@contextmanager
-def _averaged(opt: Optimizer) -> Iterator[None]:
-    displacement = _displaced(opt._plan)
-    try:
-        yield
-    finally:
-        displacement.end()
+    plan = opt._plan
+    return _core.Displaced(_core.Displacement(plan.params, lasting=False), *_averages_in(plan))
 
 
 def _averages_of(plan: _core.Plan) -> list[Array]:
     return [a for a in plan.averages if a is not None]
 
 
-def _displaced(plan: _core.Plan) -> Displacement:
-    """The parameters of a plan with its averages in them, every optimizer and average of them held."""
-    places = {_place(p) for p in plan.params}
-    stepping = [other for other in list(STEPPED) if any(_place(p) in places for p in other.params)]
-    displacement = Displacement(plan.params)
-    displacement.begin(stepping, WHY)
-    try:
-        copy_all(_averages_of(plan), plan.params)
-    except BaseException:
-        displacement.end()
-        raise
-    return displacement
+def _averages_in(plan: _core.Plan) -> tuple[Any, ...]:
+    """What a displacement begins with that puts a plan's averages into its parameters."""
+    return partial(_touching, plan), WHY, _core.publish, list(zip(_averages_of(plan), plan.params, strict=True)), []
 
 
-def _place(p: Array) -> int:
-    place: int = p.__array_interface__["data"][0]
-    return place
+def _touching(plan: _core.Plan) -> list[_core.Plan]:
+    """The plans of all optimizers and averages of its parameters."""
+    return stepping(plan) + [other for other in list(AVERAGING) if plan.overlaps(other)]

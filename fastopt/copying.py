@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt import state
+from fastopt import _core, state
 from fastopt.hyperparameters import hyperparameters
-from fastopt.parameters import held
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
@@ -34,14 +33,43 @@ MADE_ANEW = {
 }
 
 
+class Unchanged:
+    """Comes last in what is pickled or copied, whose arrays are the live ones: refuses it where they were written to
+    meanwhile."""
+
+    def __init__(self, plan: _core.Plan) -> None:
+        self._plan, self._changes = plan, plan.changes
+
+    def check(self) -> None:
+        if self._plan.changes != self._changes:
+            raise RuntimeError(
+                "the optimizer was stepped or changed by another thread while it was pickled or copied: do this "
+                "between steps, or save state_dict()"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.check()
+        return bool, ()
+
+
+def check(unchanged: Any) -> None:
+    # In a shallow copy nothing was pickled.
+    if isinstance(unchanged, Unchanged):
+        unchanged.check()
+
+
 def reduce(opt: Optimizer) -> tuple[Any, ...]:
+    # Where the parameters hold other values for a while, a copy would take those for its own.
+    reduced: tuple[Any, ...] = _core.undisturbed([opt._plan], _reduce, opt)
+    return reduced
+
+
+def _reduce(opt: Optimizer) -> tuple[Any, ...]:
     reduced: Any = object.__reduce_ex__(opt, 2)
     make, args, (attributes, slots), *_ = reduced
     kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name not in MADE_ANEW}
     groups = [dict(group) for group in opt.groups]
-    # Where the parameters hold other values for a while, a copy would take those for its own.
-    with held(opt, "the optimizer is being copied: do this after it"):
-        return make, args, (kept, groups, state.save(opt, live=True))
+    return make, args, (kept, groups, state.save(opt, live=True), Unchanged(opt._plan))
 
 
 def blank(cls: type[Any]) -> Any:
@@ -49,11 +77,12 @@ def blank(cls: type[Any]) -> Any:
     return object.__new__(cls)
 
 
-def restore(opt: Optimizer, saved: tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]) -> None:
-    kept, groups, arrays = saved
+def restore(opt: Optimizer, saved: tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], Any]) -> None:
+    kept, groups, arrays, unchanged = saved
     for name, x in kept.items():
         # A shallow copy shares parameters with the original, and nothing else.
         setattr(opt, name, dict(x) if type(x) is dict else x)
     opt._hyperparameters = hyperparameters(type(opt))
     opt._begin(groups)
     state.write(opt, arrays)
+    check(unchanged)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from fastopt.parameters import Displacement, plan_beside, run_pass
+from fastopt import _core
+from fastopt.parameters import plan_beside, prepare_pass
 
 if TYPE_CHECKING:
-    from fastopt import _core
     from fastopt.optimizer import Optimizer
 
 WHY = "the parameters are at the look-ahead point until the `with opt.lookahead():` block ends: do this after it"
@@ -21,7 +20,7 @@ class LookAhead:
     def __init__(self, opt: Optimizer) -> None:
         self.main = opt._plan
         self.plan = plan_beside(opt, "perturb")
-        self.displacement = Displacement(self.main.params)
+        self.displacement = _core.Displacement(self.main.params, lasting=True)
 
     def move(self, opt: Optimizer) -> None:
         """p -= step mu b, which is what the coming step does to p with a gradient of 0 and no damping of b."""
@@ -33,11 +32,8 @@ class LookAhead:
             for i in cohort.members:
                 self.plan.assign(i, cohort.index)
         buffers = [b for (b,) in self.main.states]
-        self.plan.admit((), lambda _: buffers)
-        try:
-            run_pass(opt, self.plan, programs)
-        finally:
-            self.plan.release()
+        prepare_pass(opt, self.plan, programs)
+        self.plan.admitted((), lambda _: buffers, self.plan.run)
 
 
 def lookahead(opt: Optimizer) -> AbstractContextManager[None]:
@@ -51,17 +47,7 @@ def lookahead(opt: Optimizer) -> AbstractContextManager[None]:
             f"lookahead() is for SGD with momentum, and this is {type(opt).__name__} ({opt.formula}): "
             "use fastopt.SGD(params, lr, momentum=0.9)"
         )
-    return _ahead(opt)
-
-
-@contextmanager
-def _ahead(opt: Optimizer) -> Iterator[None]:
-    if opt._lookahead is None or opt._lookahead.main is not opt._plan:
-        opt._lookahead = LookAhead(opt)
     ahead = opt._lookahead
-    ahead.displacement.begin([opt._plan], WHY)
-    try:
-        ahead.move(opt)
-        yield
-    finally:
-        ahead.displacement.end()
+    if ahead is None or ahead.main is not opt._plan:
+        opt._lookahead = ahead = LookAhead(opt)
+    return _core.Displaced(ahead.displacement, lambda: [ahead.main], WHY, ahead.move, opt)

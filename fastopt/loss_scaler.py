@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fastopt import _core
 from fastopt.hyperparameters import SCALES, number, scale_in_range, whole
 from fastopt.optimizer import Report
 
@@ -26,7 +27,7 @@ class LossScaler:
         scaler.update(opt.step(grads, grad_scale=scaler.scale))
     """
 
-    __slots__ = ("_applied", "_scale", "backoff_factor", "growth_factor", "growth_interval")
+    __slots__ = ("_now", "backoff_factor", "growth_factor", "growth_interval")
 
     def __init__(
         self,
@@ -35,7 +36,8 @@ class LossScaler:
         backoff_factor: float = 0.5,
         growth_interval: int = 2000,
     ) -> None:
-        self._scale = scale_in_range(init_scale, "init_scale")
+        # The scale, and the steps applied in a row: one object, so that an interrupt cannot come between the two.
+        self._now = scale_in_range(init_scale, "init_scale"), 0
         self.growth_factor = number("growth_factor", growth_factor)
         if not 1 < self.growth_factor < math.inf:
             raise ValueError(f"growth_factor is {self.growth_factor!r}: expected a finite number larger than 1")
@@ -43,12 +45,11 @@ class LossScaler:
         if not 0 < self.backoff_factor < 1:
             raise ValueError(f"backoff_factor is {self.backoff_factor!r}: expected a number in (0, 1)")
         self.growth_interval = whole("growth_interval", growth_interval, 1)
-        self._applied = 0
 
     @property
     def scale(self) -> float:
         """What to multiply the next loss by, and to give to the step as `grad_scale`."""
-        return self._scale
+        return self._now[0]
 
     def update(self, report: Report) -> None:
         """Takes note of a step's report: call it after every step, whose optimizer has on_nonfinite="skip".
@@ -63,20 +64,20 @@ class LossScaler:
                     "report is of an optimizer that does not check its gradients: give it on_nonfinite='skip'"
                 )
             return
+        scale, applied = self._now
         if not report.applied:
-            self._scale = max(self._scale * self.backoff_factor, SCALES[0])
-            self._applied = 0
-            return
-        self._applied += 1
-        if self._applied >= self.growth_interval:
-            self._scale = min(self._scale * self.growth_factor, SCALES[1])
-            self._applied = 0
+            self._now = max(scale * self.backoff_factor, SCALES[0]), 0
+        elif applied + 1 < self.growth_interval:
+            self._now = scale, applied + 1
+        else:
+            self._now = min(scale * self.growth_factor, SCALES[1]), 0
 
     def state_dict(self) -> dict[str, Any]:
         """A dict of plain numbers: the scale, the steps applied in a row, and the three constants."""
+        scale, applied = self._now
         return {
-            "scale": self._scale,
-            "applied": self._applied,
+            "scale": scale,
+            "applied": applied,
             "growth_factor": self.growth_factor,
             "backoff_factor": self.backoff_factor,
             "growth_interval": self.growth_interval,
@@ -92,9 +93,9 @@ class LossScaler:
             applied = whole("applied", saved["applied"], 0)
         except TypeError as error:
             raise ValueError(f"saved does not fit: {error}") from None
-        for name in ("_scale", *constants):
-            setattr(self, name, getattr(other, name))
-        self._applied = applied
+        own = {name: getattr(other, name) for name in constants}
+        _core.publish([], [(self, name, x) for name, x in {**own, "_now": (other.scale, applied)}.items()])
 
     def __repr__(self) -> str:
-        return f"LossScaler(scale={self._scale:g}, {self._applied} steps applied since it changed)"
+        scale, applied = self._now
+        return f"LossScaler(scale={scale:g}, {applied} steps applied since it changed)"

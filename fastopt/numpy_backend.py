@@ -127,10 +127,10 @@ class ReferenceVectors:
     def accept(self) -> None:
         if self._history:
             with _core.subnormals(False), np.errstate(all="ignore"):
-                s, y = self.spare()
+                s, y = np.empty_like(self.x), np.empty_like(self.x)
                 self._add(s, self.trial_x, self.x, -1.0)
                 self._add(y, self.trial_g, self.g, -1.0)
-            self.remember()
+            self._remember(s, y)
         self.x, self.trial_x = self.trial_x, self.x
         self.g, self.trial_g = self.trial_g, self.g
 
@@ -144,16 +144,16 @@ class ReferenceVectors:
     def pairs(self) -> list[tuple[Array, Array]]:
         return list(self._pairs)
 
-    def spare(self) -> tuple[Array, Array]:
-        self._spare = np.empty_like(self.x), np.empty_like(self.x)
-        return self._spare
+    def replace(self, pairs: list[tuple[Array, Array]], values: _core.Values) -> None:
+        self.forget()
+        for s, y in pairs:
+            self._remember(s.copy(), y.copy())
+        _core.publish([], values)
 
-    def remember(self) -> bool:
-        s, y = self._spare
+    def _remember(self, s: Array, y: Array) -> None:
         ss, sy, yy = self._dot(s, s), self._dot(s, y), self._dot(y, y)
         if not sy > float(np.finfo(s.dtype).eps) * (math.sqrt(ss) * math.sqrt(yy)) or math.isinf(1 / sy):
-            return False
+            return
         self._pairs = [*self._pairs, (s, y)][-self._history :]
         self._rho = [*self._rho, 1 / sy][-self._history :]
         self._gamma = sy / yy
-        return True

@@ -30,9 +30,11 @@ from fastopt.hyperparameters import (
 from fastopt.memory import memory_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.numpy_backend import ReferencePlan
-from fastopt.parameters import STEPPED, held
+from fastopt.parameters import STEPPED
 from fastopt.persistence import Persistent
 from fastopt.tree import Array, Tree
+
+ADDING = "a group is being added: do this after it"
 
 
 class Report(NamedTuple):
@@ -210,7 +212,7 @@ class Optimizer(Persistent):
         self._groups: list[Group] = []
         self._cohorts: list[Cohort] = []
         self._stale = True
-        self._accumulated = False
+        self._accumulated: accumulation.Gathered | None = None
         self._accumulation: accumulation.Accumulation | None = None
         self._lookahead: lookahead.LookAhead | None = None
         self._schedules: list[tuple[Any, str, Any]] = []
@@ -227,12 +229,11 @@ class Optimizer(Persistent):
         """
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError("a group is a dict with 'params': add_group({'params': arrays, 'lr': 1e-4})")
-        accumulation.refuse_pending(self)
-        with held(self, "a group is being added"):
-            self._add([dict(group)])
+        self._plan.during(ADDING, accumulation.held, self, ADDING, self._add, [dict(group)])
 
     def _add(self, additions: list[dict[str, Any]]) -> None:
         """Checks new groups against all that is there, then takes them in."""
+        accumulation.refuse_pending(self)
         old = self._plan if self._groups else None
         if old:
             old.confirm()
@@ -261,12 +262,23 @@ class Optimizer(Persistent):
         _core.check_parameters(names, params)
         self._check_groups([*self._groups, *groups])
         branches = [group["params"] for group in (*self._groups, *groups)]
-        self._grouped = self._grouped or len(branches) > 1
-        self._plan = self._make_plan(branches if self._grouped else branches[0], names, params)
-        for group, indices in zip(groups, members, strict=True):
-            self._cohorts.append(Cohort(len(self._groups), indices, self._t, dict(self.initial_scalars)))
-            self._groups.append(group)
-        self._stale = True
+        grouped = self._grouped or len(branches) > 1
+        plan = self._make_plan(branches if grouped else branches[0], names, params)
+        cohorts = [
+            Cohort(i, indices, self._t, dict(self.initial_scalars))
+            for i, indices in enumerate(members, len(self._groups))
+        ]
+        published: _core.Values = [
+            (self._groups, None, [*self._groups, *groups]),
+            *((self, name, None) for name in ("_accumulation", "_lookahead")),
+            (self, "_cohorts", self._cohorts + cohorts),
+            (self, "_grouped", grouped),
+            (self, "_stale", True),
+            (self, "_plan", plan),
+        ]
+        if old:
+            published.append((old, "retired", True))
+        _core.publish([], published)
 
     def _check_groups(self, groups: list[Group]) -> None:
         """Refuses values that the optimizer's construction rules out, alone or together."""
@@ -313,11 +325,10 @@ class Optimizer(Persistent):
         says; parameters, state and counts are then as they were. A signal, such as a KeyboardInterrupt, comes before
         or after a whole step.
         """
-        if self._accumulated or grads is ACCUMULATED:
-            return accumulation.step(self, grads, grad_scale)
-        report: Report = self._plan.step(
-            self, grads, Report, 1.0 if grad_scale is None else 1 / scale_in_range(grad_scale)
-        )
+        unscale = 1.0 if grad_scale is None else 1 / scale_in_range(grad_scale)
+        if self._accumulated is not None or grads is ACCUMULATED:
+            return accumulation.step(self, grads, Report, unscale)
+        report: Report = self._plan.step(self, grads, Report, unscale)
         return report
 
     def _ready(self, missing: int) -> list[Cohort]:
@@ -354,7 +365,7 @@ class Optimizer(Persistent):
 
     def discard_accumulated(self) -> None:
         """Forgets what `accumulate` has gathered."""
-        self._accumulated = False
+        accumulation.discard(self)
 
     def lookahead(self) -> AbstractContextManager[None]:
         """Has the parameters at Nesterov's look-ahead point inside a with block; of SGD with momentum only.
@@ -373,6 +384,7 @@ class Optimizer(Persistent):
 
     def _prepare(self) -> None:
         """Turns hyperparameters into numbers, and these into programs, one for each cohort: when they have changed."""
+        self._stale = True
         self._current_options = dict(self._options)
         self._current = [Numbers(group._values, self._fixed) for group in self._groups]
         self._schedules = [(None, name, x) for name, x in self._options.items() if _scheduled(x)]
@@ -435,17 +447,15 @@ class Optimizer(Persistent):
         self._cohorts = list(parts.values())
         return [cohort for cohort in self._cohorts if grads[cohort.members[0]] is not None]
 
-    def _restore_counts(self, t: int, counts: list[tuple[int, dict[str, float]]]) -> None:
-        """Sets opt.t, and each tensor's own count and scalars."""
+    def _restored_cohorts(self, t: int, counts: list[tuple[int, dict[str, float]]]) -> list[Cohort]:
+        """The cohorts at opt.t = t, from each tensor's own count and scalars."""
         parts: dict[Any, Cohort] = {}
         for cohort in self._cohorts:
             for i in cohort.members:
                 own, scalars = counts[i]
                 key = (cohort.group, own, tuple(scalars.items()))
                 parts.setdefault(key, Cohort(cohort.group, [], t - own, scalars)).members.append(i)
-        self._stale = True
-        self._cohorts = list(parts.values())
-        self._t = t
+        return list(parts.values())
 
     def _stages(self, h: Any, options: dict[str, Any]) -> dict[str, dict[str, float]]:
         """The stages around the rule that are on, with their coefficients; the registry has their order."""

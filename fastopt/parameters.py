@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from fastopt import _core, state, tree
-from fastopt.memory import copies_of
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
-    from fastopt.minimization import LBFGS
     from fastopt.optimizer import Optimizer
 
 STEPPED: WeakSet[_core.Plan] = WeakSet()
-"""The plans that step or average parameters: who puts other values into these holds them meanwhile."""
+"""The plans of optimizers: who averages parameters, or puts other values into them, keeps these from stepping."""
 
 
 def named(params: Tree) -> tuple[tuple[str, ...], tuple[Array, ...]]:
@@ -32,8 +29,8 @@ def named(params: Tree) -> tuple[tuple[str, ...], tuple[Array, ...]]:
     return names, arrays
 
 
-def take_named(what: str, names: Sequence[str], targets: Sequence[Array], saved: Any) -> None:
-    """Copies saved arrays by name; raises ValueError with all that do not fit, before anything is changed."""
+def fitting(what: str, names: Sequence[str], targets: Sequence[Array], saved: Any) -> list[tuple[Array, Array]]:
+    """Saved arrays with the targets of the same names; raises ValueError with all that do not fit."""
     mine = dict(zip(names, targets, strict=True))
     if not isinstance(saved, Mapping):
         raise ValueError(f"{what}s are {saved!r}: expected a dict of name -> array")
@@ -42,7 +39,7 @@ def take_named(what: str, names: Sequence[str], targets: Sequence[Array], saved:
         problems += [problem for problem in [state._entry(f"{what} of {name!r}", target, saved[name])] if problem]
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
-    copy_all([saved[name] for name in names], targets)
+    return [(saved[name], target) for name, target in mine.items()]
 
 
 def plan_beside(opt: Optimizer, kernel: str, averages: Sequence[Array | None] = ()) -> _core.Plan:
@@ -57,60 +54,12 @@ def plan_beside(opt: Optimizer, kernel: str, averages: Sequence[Array | None] = 
     return plan
 
 
-def run_pass(opt: Optimizer, plan: _core.Plan, programs: list[_core.Program], factor: float = 1.0) -> None:
-    """Runs a plan beside an optimizer's over what it has admitted, with gradients multiplied by a factor."""
+def prepare_pass(opt: Optimizer, plan: _core.Plan, programs: list[_core.Program], factor: float = 1.0) -> None:
+    """Makes a plan beside an optimizer's ready to run over what it has admitted, with gradients times a factor."""
     plan.configure(math.inf, factor, False, opt.threads or 0)
     plan.set_programs(programs)
-    plan.run()
 
 
-@contextmanager
-def held(opt: Optimizer | LBFGS, why: str) -> Iterator[None]:
-    """Keeps steps away for the length of a block; raises RuntimeError where something else does."""
-    plan = opt._plan
-    plan.hold(why)
-    try:
-        yield
-    finally:
-        plan.let_go()
-
-
-class Displacement:
-    """Parameters that hold other values for a while, and get their own back from copies, bit for bit.
-
-    Plans that step them are held from `begin` to `end`.
-    """
-
-    def __init__(self, params: Sequence[Array]) -> None:
-        self.params = params
-        self.begun = False
-        self._kept = copies_of(params)
-        self._held: list[_core.Plan] = []
-
-    def begin(self, plans: Sequence[_core.Plan], why: str) -> None:
-        """Raises RuntimeError where a plan is held or inside a step already."""
-        held: list[_core.Plan] = []
-        try:
-            for plan in plans:
-                plan.hold(why)
-                held.append(plan)
-            copy_all(self.params, self._kept)
-        except BaseException:
-            _let_go(held)
-            raise
-        self._held, self.begun = held, True
-
-    def end(self) -> None:
-        copy_all(self._kept, self.params)
-        self.begun = False
-        _let_go(self._held)
-
-
-def copy_all(sources: Sequence[Array], targets: Sequence[Array]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target[...] = source
-
-
-def _let_go(plans: Sequence[_core.Plan]) -> None:
-    for plan in plans:
-        plan.let_go()
+def stepping(plan: _core.Plan) -> list[_core.Plan]:
+    """The plans of all optimizers of parameters of this plan."""
+    return [other for other in list(STEPPED) if not other.retired and plan.overlaps(other)]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fastopt import checkpoint, copying, state
-from fastopt.parameters import held
+from fastopt import accumulation, checkpoint, copying, state
 
 LOADING = "a state is being loaded: do this after it"
 
@@ -22,31 +21,30 @@ class Persistent:
         """A copy of everything that the next step depends on but the parameters: counts, state, averages and
         hyperparameters, built-in schedules by name and arguments. Of a callable of your own only the fact is in it: the
         optimizer that loads it brings its own."""
-        with self._plan:
-            return state.save(self)
+        found: dict[str, Any] = self._plan.read(state.save, self)
+        return found
 
     def load_state_dict(self: Any, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, matched by name.
 
-        Raises ValueError, with everything that does not fit in one message, before anything is changed.
+        Raises ValueError, with everything that does not fit in one message, before anything is changed; a signal, such
+        as a KeyboardInterrupt, comes before or after all of the change.
         Numbers and built-in schedules come back as saved, into this optimizer's own ReduceOnPlateau where it has one;
         where a callable of the user's own was saved, this optimizer must have one."""
-        with held(self, LOADING):
-            state.load(self, saved)
+        self._plan.during(LOADING, accumulation.held, self, LOADING, state.load, self, saved)
 
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict()` to one file in the safetensors format. A crash leaves the old file or the new one.
 
         Raises OSError where the file cannot be written."""
-        with self._plan:
-            checkpoint.save(path, state.save(self, live=True), self.names)
+        self._plan.read(lambda: checkpoint.save(path, state.save(self, live=True), self.names))
 
     def load(self: Any, path: str | os.PathLike[str]) -> None:
         """Takes over what `save` wrote, as `load_state_dict` does. Nothing in the file is run.
 
         Raises ValueError for a file that is damaged, newer or does not fit, before anything is changed."""
-        with held(self, LOADING):
-            checkpoint.load(path, self.names, partial(state.check, self), partial(state.load, self))
+        take = partial(accumulation.held, self, LOADING, state.load, self)
+        self._plan.during(LOADING, checkpoint.load, path, self.names, partial(state.check, self), take)
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         return copying.reduce(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, number, sh
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
-from fastopt.parameters import Displacement, plan_beside, run_pass
-from fastopt.tree import Tree
+from fastopt.parameters import plan_beside, prepare_pass
+from fastopt.tree import Array, Tree
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "
@@ -55,7 +55,7 @@ class SAM:
         self.rho = rho
         self.norm = norm
         self.adaptive = boolean("adaptive", adaptive)
-        self._displacement: Displacement | None = None
+        self._displacement: _core.Displacement | None = None
 
     def step(self, closure: Callable[[], Tree]) -> Report:
         """Calls closure() at p and at p + e, and steps from p with the second gradient; returns the step's report.
@@ -67,19 +67,20 @@ class SAM:
         """
         if not callable(closure):
             raise TypeError(f"closure is {closure!r}: pass a function that returns gradients (or first_step(grads))")
-        grads = _gradients(closure)
+        first, moved = _gradients(closure), False
+
+        def there() -> Tree:
+            nonlocal moved
+            moved = True
+            return _gradients(closure)
+
         try:
-            self.first_step(grads)
+            grads = self._memory().around(there, *self._beginning(first))
         except NonFiniteError:
-            if self.opt.on_nonfinite != "skip":
+            if moved or self.opt.on_nonfinite != "skip":
                 raise
-            return self.opt.step(grads)
-        try:
-            grads = _gradients(closure)
-        except BaseException:
-            self.restore()
-            raise
-        return self.second_step(grads)
+            grads = first
+        return self.opt.step(grads)
 
     def first_step(self, grads: Tree) -> None:
         """Moves the parameters to p + e, e from these gradients at p. Until `second_step` or `restore`, the optimizer
@@ -88,21 +89,7 @@ class SAM:
         Raises NonFiniteError for gradients that are not finite, whatever `on_nonfinite` is; TypeError or ValueError
         for those that do not fit, and where their norm overflows. The parameters are then as they were.
         """
-        opt = self.opt
-        accumulation.refuse_pending(opt)
-        displacement = self._memory()
-        self._plan.admit(grads, opt._match)
-        try:
-            size, rho = self._measure(), SAM.rho.at(opt.t, self.rho)
-            displacement.begin([opt._plan], WHY)
-            try:
-                if size > 0:
-                    self._move(size, rho, -1.0 if opt.maximize else 1.0)
-            except BaseException:
-                displacement.end()
-                raise
-        finally:
-            self._plan.release()
+        self._memory().begin(*self._beginning(grads))
 
     def second_step(self, grads: Tree) -> Report:
         """Moves the parameters back, bit for bit, and steps the optimizer with these gradients from p + e."""
@@ -113,26 +100,30 @@ class SAM:
 
     def restore(self) -> None:
         """Moves the parameters back, bit for bit, without a step; does nothing where they are not moved."""
-        if self._displacement is not None and self._displacement.begun:
+        if self._displacement is not None:
             self._displacement.end()
 
-    def _memory(self) -> Displacement:
+    def _memory(self) -> _core.Displacement:
         """What a step needs, made anew where groups were added."""
         main = self.opt._plan
         if self._displacement is None or self._displacement.params is not main.params:
-            self._displacement = Displacement(main.params)
             self._plan = plan_beside(self.opt, "perturb")
             self._weighed = zeros_for(main.params if self.adaptive else ())
+            self._displacement = _core.Displacement(main.params, lasting=True)
         return self._displacement
+
+    def _beginning(self, grads: Tree) -> tuple[Any, ...]:
+        """What the displacement begins with."""
+        opt = self.opt
+        accumulation.refuse_pending(opt)
+        rho = SAM.rho.at(opt.t, self.rho)
+        return lambda: [opt._plan], WHY, self._plan.admitted, grads, opt._match, self._move, rho
 
     def _measure(self) -> float:
         """The norm of w, or max|w| for the other two; leaves w in the plan."""
         plan, given = self._plan, list(self._plan.grads)
         if self.adaptive:
-            with _core.subnormals(plan.flush), np.errstate(all="ignore"):
-                for p, g, w in zip(plan.params, given, self._weighed, strict=True):
-                    if g is not None:
-                        np.multiply(p, g, out=w)
+            _core.flushing(plan.flush, _weigh, plan.params, given, self._weighed)
             plan.exchange([None if g is None else w for g, w in zip(given, self._weighed, strict=True)])
         size, _ = plan.measure("sum_squares" if self.norm == 2 else "max_abs")
         if math.isfinite(size):
@@ -143,16 +134,25 @@ class SAM:
         product = "parameters times gradients" if self.adaptive else "the gradients"
         raise ValueError(f"the {self.norm}-norm of {product} is {size}: the step was not applied, nothing has changed")
 
-    def _move(self, size: float, rho: float, sign: float) -> None:
+    def _move(self, rho: float) -> None:
+        """Moves the parameters by e, of this size, from the admitted gradients."""
+        size = self._measure()
+        sign = -1.0 if self.opt.maximize else 1.0
         perturb = "perturb_adaptive" if self.adaptive else "perturb"
+        if size == 0:
+            return
         if self.norm == 1:
             self._move_largest(size, sign * rho)
         elif self.norm == math.inf:
-            run_pass(self.opt, self._plan, [[("sign", {"one": 1.0}), (perturb, {"scale": rho})]], sign)
+            self._run([("sign", {"one": 1.0}), (perturb, {"scale": rho})], sign)
         else:
             # Far from 1, rho / |w| is beyond float32, though e is not.
             unit = 2.0**100 if size < 1e-30 else 2.0**-100 if size > 1e30 else 1.0
-            run_pass(self.opt, self._plan, [[(perturb, {"scale": rho / (size * unit)})]], sign * unit)
+            self._run([(perturb, {"scale": rho / (size * unit)})], sign * unit)
+
+    def _run(self, program: _core.Program, factor: float) -> None:
+        prepare_pass(self.opt, self._plan, [program], factor)
+        self._plan.run()
 
     def _move_largest(self, size: float, rho: float) -> None:
         for p, w in zip(self._plan.params, self._plan.grads, strict=True):
@@ -171,6 +171,13 @@ class SAM:
 
     def __repr__(self) -> str:
         return f"SAM(rho={show(self.rho)}, norm={self.norm}, adaptive={self.adaptive}) around {self.opt!r}"
+
+
+@np.errstate(all="ignore")
+def _weigh(params: Sequence[Array], grads: Sequence[Array | None], products: Sequence[Array]) -> None:
+    for p, g, w in zip(params, grads, products, strict=True):
+        if g is not None:
+            np.multiply(p, g, out=w)
 
 
 def _gradients(closure: Callable[[], Tree]) -> Tree:

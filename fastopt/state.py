@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,29 +68,32 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> tuple[list[dict[str, Any]
 
 def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
     values, schedules = check(opt, saved)
-    opt.on_nonfinite = saved["options"]["on_nonfinite"]
-    opt.maximize = saved["options"]["maximize"]
-    for target, restored in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
-        target.update(restored)
-    schedules.commit()
-    write(opt, saved)
+    *groups, options = values
+    own: _core.Values = [
+        *((group, "_values", restored) for group, restored in zip(opt.groups, groups, strict=True)),
+        (opt, "_options", options),
+        (opt, "_on_nonfinite", saved["options"]["on_nonfinite"]),
+        (opt, "_maximize", saved["options"]["maximize"]),
+        *schedules.values(),
+    ]
+    write(opt, saved, own)
 
 
-def write(opt: Optimizer, saved: Mapping[str, Any]) -> None:
-    """Takes over the arrays and the counts of `saved`, which must fit."""
+def write(opt: Optimizer, saved: Mapping[str, Any], more: Sequence[Any] = ()) -> None:
+    """Takes over the arrays and the counts of `saved`, which must fit, and other attributes: all at once."""
     buffers = _core.KERNELS[opt.rule][1][2:]
-    counts = []
+    counts, copies = [], []
     for i, name in enumerate(opt.names):
         entry = saved["state"][name]
-        for buffer, array in zip(buffers, opt._plan.states[i], strict=True):
-            array[...] = entry[buffer]
+        copies += [(entry[buffer], array) for buffer, array in zip(buffers, opt._plan.states[i], strict=True)]
         average = opt._plan.averages[i]
         if average is not None:
-            average[...] = saved["averages"][name]
+            copies.append((saved["averages"][name], average))
         counts.append((entry["t"], {scalar: entry[scalar] for scalar in opt.initial_scalars}))
-    opt._restore_counts(saved["t"], counts)
-    accumulation.load(opt, saved["accumulation"])
-    opt._skipped = saved["skipped"]
+    t = saved["t"]
+    own = {"_t": t, "_skipped": saved["skipped"], "_cohorts": opt._restored_cohorts(t, counts), "_stale": True}
+    values = [*more, *((opt, name, x) for name, x in own.items()), *accumulation.loaded(opt, saved["accumulation"])]
+    _core.publish(copies, values)
 
 
 def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastopt import state
+from fastopt import _core, state
 from fastopt.hyperparameters import boolean, number, one_of
 from fastopt.memory import copies_of
-from fastopt.parameters import copy_all, named, take_named
-from fastopt.tree import Tree
+from fastopt.parameters import fitting, named
+from fastopt.tree import Array, Tree
 
 
 class EarlyStopping:
@@ -70,11 +70,9 @@ class EarlyStopping:
         """Takes the metric of the parameters as they are; returns whether to stop, with the best ones then restored."""
         x = number("metric", metric)
         if self._improves(x):
-            copy_all(self._params, self._kept)
-            self.best, self.best_step, self.waited = x, self.steps, 0
+            self._become(list(zip(self._params, self._kept, strict=True)), x, self.steps, self.steps + 1, 0)
         else:
-            self.waited += 1
-        self.steps += 1
+            self._become([], self.best, self.best_step, self.steps + 1, self.waited + 1)
         stop = self.waited >= self.patience
         if stop and self.restore_best:
             self.restore()
@@ -85,7 +83,13 @@ class EarlyStopping:
         if not self.restore_best:
             raise RuntimeError("no parameters were kept: use restore_best=True and params=")
         if self.best is not None:
-            copy_all(self._kept, self._params)
+            _core.publish(list(zip(self._kept, self._params, strict=True)), [])
+
+    def _become(
+        self, copies: list[tuple[Array, Array]], best: float | None, best_step: int | None, steps: int, waited: int
+    ) -> None:
+        counts = {"best": best, "best_step": best_step, "steps": steps, "waited": waited}
+        _core.publish(copies, [(self, name, x) for name, x in counts.items()])
 
     def _improves(self, x: float) -> bool:
         if self.best is None:
@@ -109,8 +113,8 @@ class EarlyStopping:
             raise ValueError(
                 f"best={best!r}, best_step={best_step!r}, steps={steps!r} and waited={waited!r} do not fit"
             )
-        take_named("the best value", self._names, self._kept, saved["parameters"])
-        self.best, self.best_step, self.steps, self.waited = best, best_step, steps, waited
+        copies = fitting("the best value", self._names, self._kept, saved["parameters"])
+        self._become(copies, best, best_step, steps, waited)
 
     def __repr__(self) -> str:
         return f"EarlyStopping: best {self.best} at update {self.best_step}, {self.waited} of {self.patience} waited"

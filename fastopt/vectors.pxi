@@ -77,13 +77,14 @@ cdef class Vectors:
         ages = range(self.v.count - 1, -1, -1)
         return [self._pair((self.v.newest - age + self.v.slots) % self.v.slots) for age in ages]
 
-    def spare(self):
-        """The pair to write to before `remember`."""
-        return self._pair(fo_spare(&self.v))
-
-    def remember(self):
-        """Keeps the pair that was written to `spare`, where s.y is safely positive; returns whether."""
-        return fo_remember(&self.v, 1) == 1
+    def replace(self, list pairs, list values):
+        """Keeps these pairs (s, y), oldest first, in place of those it had, but for any whose s.y is not safely positive;
+        then `publish` of attributes, with nothing in between."""
+        self.v.count = 0
+        for pair in pairs:
+            publish(list(zip(pair, self._pair(fo_spare(&self.v)))), [])
+            fo_remember(&self.v, 1)
+        publish([], values)
 
     def _pair(self, int slot):
         return self._vectors[5 + 2 * slot], self._vectors[6 + 2 * slot]

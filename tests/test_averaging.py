@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 import fastopt
 from fastopt.selftest import same_bits
 from tests.cases import DTYPES, ordinary, sprinkled
+from tests.interrupted import plain
 from tests.lockstep import copies, snapshot
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -132,6 +133,34 @@ def test_swapping_there_and_back_is_exact(kind: str, dtype: Any) -> None:
         average.swap()
         assert bits(params) == before
     assert bits(params) == before
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["all parameters", "a view of one block"])
+@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+def test_a_point_that_is_not_that_of_a_step_is_not_averaged(kind: str, part: bool) -> None:
+    block, views = fastopt.arena({"W": np.ones(3), "b": np.full(2, 2.0)})
+    opt = fastopt.SGD(block, lr=0.1, momentum=0.9, average=0.5)
+    opt.step(np.ones(5))
+    params = views["b"] if part else views
+    average = fastopt.EMA(params, 0.5) if kind == "EMA" else fastopt.RunningMean(params)
+    average.update()
+    opt.step(np.ones(5))
+    before = average.state_dict(), snapshot(opt)
+    sam = fastopt.SAM(opt)
+    with opt.lookahead(), pytest.raises(RuntimeError, match="at the look-ahead point until"):
+        average.update()
+    with opt.averaged(), pytest.raises(RuntimeError, match="averages are in the parameters"):
+        average.update()
+    sam.first_step(np.ones(5))
+    with pytest.raises(RuntimeError, match="at SAM's perturbed point: go on with second_step"):
+        average.update()
+    sam.restore()
+    second_order = fastopt.LBFGS(block)
+    with pytest.raises(RuntimeError, match="inside a step already"):
+        second_order.step(lambda: (average.update(), block))  # type: ignore[return-value]
+    assert plain([average.state_dict(), snapshot(opt)]) == plain(before)
+    average.update()
+    assert average.count == 2
 
 
 def test_every_optimizer_of_the_parameters_waits_until_they_are_swapped_back() -> None:

@@ -13,7 +13,9 @@ import pytest
 
 import fastopt
 from tests.cases import CASES, Case, halving, ordinary
+from tests.companions import RUNS
 from tests.lockstep import assert_same_bits, snapshot
+from tests.resume import digest
 
 
 def through_pickle(x: Any) -> Any:
@@ -218,17 +220,30 @@ def test_parameters_that_came_back_read_only_are_refused() -> None:
         pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
 
 
-def step_in_child(opt: fastopt.Optimizer, g: Any) -> fastopt.Optimizer:
-    opt.step(g)
-    return opt
+def step_each(things: dict[str, Any], g: Any) -> dict[str, Any]:
+    for k in range(4, 7):
+        RUNS["averages"].step(things, g, k)
+        RUNS["accumulation"].step({"opt": things["accumulating"]}, g, k)
+        RUNS["sam"].step(things["sharp"], g, k)
+        RUNS["lbfgs"].step(things["newton"], g, k)
+        RUNS["scaler"].step(things["scaled"], {**g, "many": g["many"].copy()}, k)
+    return things
 
 
 def test_through_spawned_processes() -> None:
-    opt = fastopt.NAdam({"W": np.ones((2, 3))}, lr=halving, average=0.9)
-    g = {"W": np.full((2, 3), 0.5)}
-    opt.step(g)
+    """Optimizers and what goes with them as arguments and results, with micro-batches pending."""
+    g = {"W": np.full((2, 3), 0.5), "many": np.linspace(-1, 1, 9)}
+
+    def make(name: str) -> dict[str, Any]:
+        return RUNS[name].make({"W": np.ones((2, 3)), "many": np.ones(9)}, "c", False)
+
+    things = {**make("averages"), "accumulating": make("accumulation")["opt"], "sharp": make("sam")}
+    things |= {"newton": make("lbfgs"), "scaled": make("scaler")}
+    step_each(things, g)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        back = pool.apply(step_in_child, (opt, g))
-    assert opt.t == 1
-    opt.step(g)
-    assert_same_bits(opt, back)
+        back = pool.apply(step_each, (things, g))
+    assert things["opt"].t == 3
+    step_each(things, g)
+    for ours, theirs in ((things, back), *((things[name], back[name]) for name in ("sharp", "newton", "scaled"))):
+        assert digest(ours) == digest(theirs)
+    assert_same_bits(things["accumulating"], back["accumulating"])

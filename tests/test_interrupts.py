@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 import fastopt
 from fastopt import _core
 from tests.cases import CASES, Case
+from tests.interrupted import ACTS, World
 from tests.lockstep import snapshot
 
 SOURCE = str(Path(fastopt.__file__).parent)
@@ -23,8 +28,9 @@ class Interrupt:
     """Raises KeyboardInterrupt before the k-th bytecode inside fastopt: at every place, and more, where Python handles
     a signal."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: float) -> None:
         self.left = k
+        self.met: list[tuple[Any, int]] = []
 
     def __enter__(self) -> Interrupt:
         sys.settrace(self._trace)
@@ -36,9 +42,9 @@ class Interrupt:
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         frame.f_trace_opcodes = True
         if event == "opcode" and frame.f_code.co_filename.startswith(SOURCE):
-            self.left -= 1
-            if self.left < 0:
+            if len(self.met) >= self.left:
                 raise KeyboardInterrupt
+            self.met.append((frame.f_code, frame.f_lasti))
         return self._trace
 
 
@@ -85,6 +91,57 @@ def test_an_interrupt_before_any_bytecode_leaves_a_whole_step(case: Case, missin
         else:
             break
     assert seen == {before, after}
+
+
+def places(met: list[Any]) -> list[int]:
+    """The first and the last time that each bytecode was met; of many the first, the last and some between, unless
+    FASTOPT_EXAMPLES asks for more."""
+    first = {place: k for k, place in reversed([*enumerate(met)])}
+    last = {place: k for k, place in enumerate(met)}
+    every = sorted({*first.values(), *last.values()})
+    some = int(os.environ.get("FASTOPT_EXAMPLES", "20"))
+    return sorted({*every[:some], *every[some : -2 * some : max(1, len(every) // some)], *every[-2 * some :]})
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """What there is already is left out of the collections of garbage, which are fast then."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+# A file that is interrupted between its opening and its `with` is closed by the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("name", ACTS)
+def test_an_interrupt_before_any_bytecode_leaves_what_was_or_what_is_to_be(name: str) -> None:
+    make, act, go_on, otherwise, look = ACTS[name]
+    whole: dict[str, str] = {}
+
+    def anew() -> World:
+        # Averages look at every optimizer there is: always the same ones.
+        gc.collect()
+        return make()
+
+    for happens in (lambda world: None, act, otherwise):
+        world = anew()
+        happens(world)
+        found = look(world)
+        go_on(world)
+        whole[found] = look(world)
+    world = anew()
+    with Interrupt(math.inf) as counted:
+        act(world)
+    for k in places(counted.met):
+        world = anew()
+        with pytest.raises(KeyboardInterrupt), Interrupt(k):
+            act(world)
+        found = look(world)
+        assert found in whole, f"interrupted before bytecode {k}, it is done in part"
+        go_on(world)
+        assert look(world) == whole[found], f"interrupted before bytecode {k}, it goes on otherwise"
 
 
 @pytest.mark.skipif(not _core.threads_available(), reason="this build has no threads")

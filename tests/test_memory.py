@@ -152,6 +152,21 @@ def test_averages_notice_it_too(change: Any) -> None:
     assert average.averages["q"].tobytes() == before
 
 
+@pytest.mark.parametrize("change", [resized, shrunk, frozen])
+def test_what_displaces_parameters_notices_it_too(change: Any) -> None:
+    params = {"p": np.ones(30), "q": np.ones(1000)}
+    opt, ema = fastopt.SGD(params, lr=0.1, momentum=0.9, average=0.5), fastopt.EMA(params, 0.5)
+    sam = fastopt.SAM(opt)
+    grads = {name: np.ones_like(p) for name, p in params.items()}
+    change(params["q"])
+    before = params["p"].tobytes()
+    for begin in (opt.lookahead().__enter__, opt.averaged().__enter__, ema.swap, lambda: sam.first_step(grads)):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"'q' has (another size, dtype or place|become read-only)"):
+                begin()
+    assert params["p"].tobytes() == before
+
+
 @pytest.mark.parametrize("change", [resized, shrunk])
 @pytest.mark.parametrize("which", ["parameter", "gradient"])
 def test_what_a_schedule_resizes_is_noticed(change: Any, which: str) -> None:

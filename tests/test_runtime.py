@@ -233,7 +233,7 @@ def test_one_optimizer_in_two_threads_at_once_is_refused() -> None:
     applied = outcomes.count(True)
     assert opt.t == applied == opt.state["0"]["t"]
     assert {x for x in outcomes if x is not True} <= {
-        "this optimizer is inside a step already: take one step at a time"
+        "this optimizer is inside a step already, or is being read: do one thing at a time"
     }
     assert len({*p.tolist()}) == 1
     assert opt.step(g).applied

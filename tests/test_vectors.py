@@ -166,9 +166,7 @@ def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, k
     """At the borders s.y is epsilon |s||y|, y.y the largest number, and 1 / s.y the first that overflows."""
     for v in descents(2, np.float64, 1):
         for _ in range(2):
-            spare = v.spare()
-            spare[0][...], spare[1][...] = s, y
-            assert v.remember() is kept
+            v.replace([(np.array(s), np.array(y))], [])
             assert v.count == kept
         v.forget()
         assert v.count == 0

@@ -14,9 +14,11 @@ from fastopt.hyperparameters import at_least_0, number, one_of, whole
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.objective import pair
 from fastopt.nonfinite import NonFiniteError
-from fastopt.parameters import STEPPED, held
+from fastopt.parameters import STEPPED
+from fastopt.persistence import LOADING
 from fastopt.tree import Array, Tree
 
+INSIDE = "this optimizer is inside a step already: take one step at a time"
 OWN = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")
 
 
@@ -104,7 +106,7 @@ class LBFGS:
         )
         v = self._descent.vectors
         self._cuts = {id(a): self._cut(a) for a in (v.x, v.g, v.trial_x, v.trial_g)}
-        self._before = np.empty_like(v.x)
+        self._displacement = _core.Displacement(tuple(self._params), lasting=True)
         self._closure: Callable[[], Any] | None = None
         # It never runs: who puts other values into the parameters for a while holds it.
         none = (None,) * len(leaves)
@@ -123,26 +125,17 @@ class LBFGS:
         """
         if not callable(closure):
             raise TypeError(f"closure is {tree.kind(closure)}: expected a function that returns (loss, gradients)")
-        with held(self, "this optimizer is inside a step already: take one step at a time"):
-            return self._step(closure)
-
-    def _step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:
-        descent = self._descent
-        v = descent.vectors
-        for view, p in zip(self._cuts[id(v.x)], self._params, strict=True):
-            view[...] = p
-        self._before[...] = v.x
-        self._closure = closure
         try:
-            return self._run(descent)
-        except BaseException:
-            v.x[...] = self._before
-            raise
+            begin = (lambda: [self._plan], INSIDE, setattr, self, "_closure", closure)
+            return self._displacement.attempt(self._run, *begin)
         finally:
             self._closure = None
-            self._place(v.x)
 
-    def _run(self, descent: Descent) -> LBFGSReport:
+    def _run(self) -> tuple[LBFGSReport, _core.Values]:
+        """The report of a step, and what it counts."""
+        descent = self._descent
+        for view, p in zip(self._cuts[id(descent.vectors.x)], self._params, strict=True):
+            view[...] = p
         descent.evaluations = iterations = 0
         if not descent.start():
             raise NonFiniteError(self._nonfinite())
@@ -160,9 +153,10 @@ class LBFGS:
                         "the parameters are as they were before the step"
                     )
                 message = "no lower loss was found: rounding hides it, or the gradient is wrong"
-            self.t += iterations
+            self._place(descent.vectors.x)
             converged = message.startswith("converged")
-            return LBFGSReport(descent.value, descent.steepest, converged, iterations, descent.evaluations, message)
+            report = LBFGSReport(descent.value, descent.steepest, converged, iterations, descent.evaluations, message)
+            return report, [(self, "t", self.t + iterations)]
 
     def _end(self, before: float, iterations: int) -> str | None:
         value, steepest = self._descent.value, self._descent.steepest
@@ -231,10 +225,15 @@ class LBFGS:
     def state_dict(self) -> dict[str, Any]:
         """A copy of what the next step depends on but the parameters and the options: the iterations so far, and of
         every parameter the pairs, oldest first, as "s" and "y" of shape (pairs, *shape)."""
+        return self._plan.read(self._state_dict)
+
+    def _state_dict(self) -> dict[str, Any]:
+        if self._displacement.begun:
+            raise RuntimeError(INSIDE)
         pairs = [(self._cut(s), self._cut(y)) for s, y in self._descent.vectors.pairs()]
         state = {}
         for i, (name, p) in enumerate(zip(self.names, self._params, strict=True)):
-            s, y = np.empty((2, len(pairs), *p.shape), self._before.dtype)
+            s, y = np.empty((2, len(pairs), *p.shape), self._descent.vectors.x.dtype)
             for k, (steps, changes) in enumerate(pairs):
                 s[k], y[k] = steps[i], changes[i]
             state[name] = {"s": s, "y": y}
@@ -247,13 +246,12 @@ class LBFGS:
         """
         count = self._refuse(saved)
         v = self._descent.vectors
-        v.forget()
-        for k in range(count):
-            for flat, key in zip(v.spare(), ("s", "y"), strict=True):
+        pairs = [(np.empty_like(v.x), np.empty_like(v.x)) for _ in range(count)]
+        for k, flats in enumerate(pairs):
+            for flat, key in zip(flats, ("s", "y"), strict=True):
                 for name, view in zip(self.names, self._cut(flat), strict=True):
                     view[...] = saved["state"][name][key][k]
-            v.remember()
-        self.t = saved["t"]
+        self._plan.during(LOADING, v.replace, pairs, [(self, "t", saved["t"])])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict()` to one file in the safetensors format, as other optimizers do."""
@@ -266,12 +264,15 @@ class LBFGS:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         own = {name: getattr(self, name) for name in OWN}
-        return copying.blank, (type(self),), (self._template, own, self._options, self.state_dict())
+        state = _core.undisturbed([self._plan], self._state_dict)
+        unchanged = copying.Unchanged(self._plan)
+        return copying.blank, (type(self),), (self._template, own, self._options, state, unchanged)
 
-    def __setstate__(self, saved: tuple[Tree, dict[str, Any], dict[str, Any], dict[str, Any]]) -> None:
-        params, own, options, state = saved
+    def __setstate__(self, saved: tuple[Tree, dict[str, Any], dict[str, Any], dict[str, Any], Any]) -> None:
+        params, own, options, state, unchanged = saved
         LBFGS.__init__(self, params, **own, **options)
         self.load_state_dict(state)
+        copying.check(unchanged)
 
     def _refuse(self, saved: Any) -> int:
         """Raises for a state that does not fit; returns how many pairs it has."""
@@ -284,21 +285,14 @@ class LBFGS:
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
         if not isinstance(found, list) or set(found) != set(self.names):
             raise ValueError(f"the state is of {found!r}, and the parameters are {list(self.names)}")
-        counts = set()
+        counts, dtype = set(), self._descent.vectors.x.dtype
         for name, p in zip(self.names, self._params, strict=True):
             for key in ("s", "y"):
                 entry = saved["state"][name]
                 a = entry.get(key) if isinstance(entry, Mapping) else None
-                if (
-                    not isinstance(a, np.ndarray)
-                    or a.dtype != self._before.dtype
-                    or a.shape[1:] != p.shape
-                    or not a.ndim
-                ):
+                if not isinstance(a, np.ndarray) or a.dtype != dtype or a.shape[1:] != p.shape or not a.ndim:
                     what = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else repr(a)
-                    raise ValueError(
-                        f"{key!r} of {name!r} is {what}: expected {self._before.dtype} of shape (pairs, *{p.shape})"
-                    )
+                    raise ValueError(f"{key!r} of {name!r} is {what}: expected {dtype} of shape (pairs, *{p.shape})")
                 counts.add(a.shape[0])
         if len(counts) != 1:
             raise ValueError(f"the parameters have different numbers of pairs: {sorted(counts)}")

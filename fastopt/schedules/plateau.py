@@ -65,21 +65,23 @@ class ReduceOnPlateau(NamedSchedule):
         metric : a number. NaN and infinity are never an improvement, in either direction.
         """
         x = number("metric", metric)
-        if self._improves(x):
-            self.best = x
-            self.without_improvement = 0
-        else:
-            self.without_improvement += 1
-        if self.cooldown_left > 0:
-            self.cooldown_left -= 1
-            self.without_improvement = 0
-        if self.without_improvement > self.patience:
-            reduced = max(self.value * self.factor, self.min_value)
-            if self.value - reduced > self.eps:
-                self.value = reduced
-            self.cooldown_left = self.cooldown
-            self.without_improvement = 0
-        return self.value
+        improved, value, cooldown_left = self._improves(x), self.value, self.cooldown_left
+        without_improvement = 0 if improved else self.without_improvement + 1
+        if cooldown_left > 0:
+            cooldown_left, without_improvement = cooldown_left - 1, 0
+        if without_improvement > self.patience:
+            reduced = max(value * self.factor, self.min_value)
+            if value - reduced > self.eps:
+                value = reduced
+            cooldown_left, without_improvement = self.cooldown, 0
+        # In one call: no interrupt comes between one of these and the next.
+        vars(self).update(
+            value=value,
+            best=x if improved else self.best,
+            without_improvement=without_improvement,
+            cooldown_left=cooldown_left,
+        )
+        return value
 
     def _improves(self, x: float) -> bool:
         if not math.isfinite(x):
@@ -93,7 +95,8 @@ class ReduceOnPlateau(NamedSchedule):
 
     def state_dict(self) -> dict[str, Any]:
         """The arguments, and what the updates so far have led to: plain numbers and strings."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        now = dict(vars(self))
+        return {field.name: now.get(field.name, field.default) for field in fields(self)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, the arguments too.

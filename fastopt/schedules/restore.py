@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastopt.schedules.base import NamedSchedule
 from fastopt.schedules.config import from_config
 from fastopt.schedules.formulas import warmup
 from fastopt.schedules.plateau import ReduceOnPlateau
 
+if TYPE_CHECKING:
+    from fastopt import _core
+
 
 class Restored:
-    """The schedules of one saved state, made again. Nothing that was there before changes until `commit`."""
+    """The schedules of one saved state, made again. Nothing that was there before changes: that is for `values`."""
 
     def __init__(self) -> None:
         self._plateaus: list[tuple[str, ReduceOnPlateau | None, ReduceOnPlateau]] = []
@@ -46,10 +49,9 @@ class Restored:
                 found.append(f"{name} follows a ReduceOnPlateau here for which two different states were saved")
         return found
 
-    def commit(self) -> None:
-        for _, own, saved in self._plateaus:
-            if own is not None:
-                own.load_state_dict(saved.state_dict())
+    def values(self) -> _core.Values:
+        """The attributes to be published."""
+        return [(own, "__dict__", {**vars(saved)}) for _, own, saved in self._plateaus if own is not None]
 
 
 def _plateau_in(schedule: Any) -> ReduceOnPlateau | None:
