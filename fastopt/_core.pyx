@@ -22,6 +22,7 @@ import sys
 import numpy as np
 
 from fastopt.csrc cimport *
+from fastopt.hyperparameters import boolean
 
 cnp.import_array()
 
@@ -144,9 +145,7 @@ cdef class subnormals:
     cdef list before
 
     def __init__(self, flush=True):
-        if not isinstance(flush, (bool, np.bool_)):
-            raise TypeError(f"flush is {flush!r}: expected True or False")
-        self.flush = flush
+        self.flush = boolean("flush", flush)
         self.before = []
 
     def __enter__(self):

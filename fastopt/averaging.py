@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show
+from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show, shown
 from fastopt.memory import copies_of
-from fastopt.parameters import STEPPED, Displacement, copy_all, named, take_named
+from fastopt.parameters import STEPPED, Block, Displacement, copy_all, named, take_named
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
@@ -73,9 +73,12 @@ class Average:
         else:
             self._displacement = _displaced(self._plan)
 
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
+    def swapped(self) -> AbstractContextManager[None]:
         """Has the averages in the parameters inside a with block: `swap` before and after, also after an exception."""
+        return Block(self._swapped)
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
         self._refuse_swapped()
         self.swap()
         try:
@@ -95,7 +98,7 @@ class Average:
         if not isinstance(saved, Mapping) or saved.keys() != {"count", "averages"}:
             raise ValueError("this is not the state of an average: expected a dict with count and averages")
         if not state._is_count(saved["count"]):
-            raise ValueError(f"count is {saved['count']!r}: expected how many updates there were")
+            raise ValueError(f"count is {shown(saved['count'])}: expected how many updates there were")
         take_named("the average", self._plan.names, self._arrays(), saved["averages"])
         self.count = saved["count"]
 
@@ -180,7 +183,7 @@ class RunningMean(Average):
 def averaged(opt: Optimizer) -> AbstractContextManager[None]:
     if opt.average is None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
-    return _averaged(opt)
+    return Block(lambda: _averaged(opt))
 
 
 @contextmanager

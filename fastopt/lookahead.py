@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from fastopt.parameters import Displacement, plan_beside, run_pass
+from fastopt.parameters import Block, Displacement, plan_beside, run_pass
 
 if TYPE_CHECKING:
     from fastopt import _core
@@ -51,7 +51,7 @@ def lookahead(opt: Optimizer) -> AbstractContextManager[None]:
             f"lookahead() is for SGD with momentum, and this is {type(opt).__name__} ({opt.formula}): "
             "use fastopt.SGD(params, lr, momentum=0.9)"
         )
-    return _ahead(opt)
+    return Block(lambda: _ahead(opt))
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from fastopt import _core, state, tree
+from fastopt.hyperparameters import shown
 from fastopt.memory import copies_of
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
@@ -36,7 +37,7 @@ def take_named(what: str, names: Sequence[str], targets: Sequence[Array], saved:
     """Copies saved arrays by name; raises ValueError with all that do not fit, before anything is changed."""
     mine = dict(zip(names, targets, strict=True))
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{what}s are {saved!r}: expected a dict of name -> array")
+        raise ValueError(f"{what}s are {shown(saved)}: expected a dict of name -> array")
     problems = state._keys(f"{what}s of parameters", mine, saved)
     for name, target in mine.items() if not problems else ():
         problems += [problem for problem in [state._entry(f"{what} of {name!r}", target, saved[name])] if problem]
@@ -73,6 +74,22 @@ def held(opt: Optimizer | LBFGS, why: str) -> Iterator[None]:
         yield
     finally:
         plan.let_go()
+
+
+class Block(AbstractContextManager[None]):
+    """A with block that `make` makes, anew each time that it is entered."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        block = self._make()
+        block.__enter__()
+        self._entered.append(block)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._entered.pop().__exit__(*error)
 
 
 class Displacement:
