@@ -141,9 +141,8 @@ def sparse_cross_entropy(
     y = arguments.integers("classes", classes, x.shape[:1], "logits")
     by_row = arguments.weights("sample_weight", sample_weight, x.shape[:1], "logits")
     if ignore_index is not None:
-        by_row = _times(
-            (y != whole("ignore_index", ignore_index, -LARGEST, expected="a whole number")).astype(np.float64), by_row
-        )
+        ignored = whole("ignore_index", ignore_index, -LARGEST, expected="a whole number")
+        by_row = _times((y != ignored).astype(np.float64), by_row)
     g = arguments.gradient(out, x, "logits", classes=classes, weight=weight, sample_weight=sample_weight)
     return _sparse(x, y, weight, by_row, label_smoothing, reduction, g)
 
@@ -231,15 +230,15 @@ def focal(
     """
     x = arguments.prediction("logits", logits)
     power = within("gamma", gamma, at_least_0)
-    given = reals("classes", classes, "biuf").shape
-    binary = given == x.shape
+    found = reals("classes", classes, "biuf")
+    binary = found.shape == x.shape
     if not binary and x.ndim != 2:
         raise ValueError(
-            f"classes has shape {given} and logits {x.shape}: expected the same shape for yes and no in "
+            f"classes has shape {found.shape} and logits {x.shape}: expected the same shape for yes and no in "
             "each element, or (n,) and (n, k)"
         )
     shape, k = (x.shape, 2) if binary else (x.shape[:1], x.shape[1])
-    y = arguments.class_indices("classes", arguments.integers("classes", classes, shape, "logits"), k)
+    y = arguments.class_indices("classes", arguments.integers("classes", found, shape, "logits"), k)
     if binary and alpha is not None:
         share = within("alpha", alpha, from_0_to_1)
         alpha = (1 - share, share)
