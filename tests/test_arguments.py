@@ -36,20 +36,26 @@ TREES = {
     "params": "parameter|parameters",
     "grads": "gradient|gradients",
     "arrays": "array|arrays|parameter",
-    "saved": "state",
+    "saved": "state|'s'|'y'",
     "grad": "gradient|gradients",
     "closure": "gradient|gradients",
+    "group": "parameter|parameters",
     **dict.fromkeys(("weight", "sample_weight", "mask", "ignore_index"), "weights"),
     "path": "was not loaded|is not a regular file",
 }
 ARGUMENTS = [(name, argument) for name in [*FUNCTIONS, *METHODS] for argument in arguments_of(name)]
 
 
-def refuses_well(act: Callable[[], Any], name: str) -> bool:
-    """Either it takes the junk, or it says which argument is wrong."""
-    refusal = refused(act, *[OSError] * (name == "path"))
-    words = f"{name}|{TREES[name]}" if name in TREES else name
-    assert not refusal or says(refusal, words), f"{name} is not named in: {refusal}"
+def refuses_well(act: Callable[[], Any], name: str, usual: Any = None) -> bool:
+    """Either it takes the junk, or it says which argument is wrong, or which entry of one that usually is a dict."""
+    try:
+        refusal = refused(act)
+    except OSError:
+        if name != "path":
+            raise
+        return True
+    words = [name, *TREES.get(name, name).split("|"), *(usual if isinstance(usual, dict) else ())]
+    assert not refusal or says(refusal, "|".join(map(re.escape, words))), f"{name} is not named in: {refusal}"
     return refusal != ""
 
 
@@ -116,7 +122,7 @@ def test_an_argument(function: str, argument: str, data: st.DataObject) -> None:
     arrays = list(arrays_in(list(given.values())))
     before = [a.tobytes() for a in arrays], bytes_of(owner)
     result: list[Any] = []
-    if refuses_well(lambda: result.append(target(**given)), argument):
+    if refuses_well(lambda: result.append(target(**given)), argument, usual):
         assert ([a.tobytes() for a in arrays], bytes_of(owner)) == before
     elif use := USES.get(function.split(" ")[0]):
         refuses_well(lambda: use(result[0]), argument)
