@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastopt import state, tree
-from fastopt.hyperparameters import number
+from fastopt.hyperparameters import positive, shown
 from fastopt.memory import zeros_for
 from fastopt.parameters import plan_beside, prepare_pass
 from fastopt.tree import Array, Tree
@@ -98,9 +98,7 @@ class Accumulation:
 
 
 def accumulate(opt: Optimizer, grads: Tree, weight: float) -> int:
-    weight = number("weight", weight)
-    if not 0 < weight < math.inf:
-        raise ValueError(f"weight is {weight!r}: expected a finite number larger than 0, the size of the micro-batch")
+    weight = positive("weight", weight)
     memory = _memory(opt)
     return memory.plan.admitted(grads, opt._match, memory.add, opt, weight)
 
@@ -155,13 +153,13 @@ def save(opt: Optimizer) -> dict[str, Any]:
 def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     """What is wrong with a saved accumulation."""
     if saved.keys() != {"count", "weight", "gradients"} or not isinstance(saved["gradients"], Mapping):
-        return [f"accumulation is {saved!r}: expected a dict with count, weight and gradients"]
+        return [f"accumulation is {shown(saved)}: expected a dict with count, weight and gradients"]
     count, weight = saved["count"], saved["weight"]
     if not state._is_count(count) or not isinstance(weight, float):
-        return [f"accumulation has the count {count!r} and the weight {weight!r}"]
+        return [f"accumulation has the count {shown(count)} and the weight {shown(weight)}"]
     problems = []
     if not (0 < weight < math.inf if count else weight == 0):
-        problems.append(f"accumulation has the count {count!r} and the weight {weight!r}")
+        problems.append(f"accumulation has the count {shown(count)} and the weight {shown(weight)}")
     params = dict(zip(opt.names, opt._plan.params, strict=True))
     for name, g in saved["gradients"].items():
         if name not in params or not count:

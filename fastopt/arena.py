@@ -25,13 +25,15 @@ def arena(arrays: Tree, zeros: bool = False) -> tuple[Array, Tree]:
         opt = fastopt.AdamW(block)          # opt.step(flat), after the model has written to grads
     """
     zeros = boolean("zeros", zeros)
-    leaves = tree.flatten(arrays)
-    tree.check_leaves(leaves)
+    leaves = tree.flatten(arrays, what="array")
+    tree.check_leaves(leaves, "array")
     for name, a in leaves:
         if not isinstance(a, np.ndarray) or a.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name!r} is {tree.kind(a)}: expected arrays of float32 or of float64")
+            raise TypeError(f"array {name!r} is {tree.kind(a)}: expected arrays of float32 or of float64")
         if a.dtype != leaves[0][1].dtype:
-            raise TypeError(f"{leaves[0][0]!r} has dtype {leaves[0][1].dtype} and {name!r} {a.dtype}: a block has one")
+            raise TypeError(
+                f"array {leaves[0][0]!r} has dtype {leaves[0][1].dtype} and {name!r} {a.dtype}: a block has one"
+            )
     if not leaves:
         raise ValueError("no arrays: pass at least one")
     block = Memory(1, sum(a.nbytes for _, a in leaves)).zeros((sum(a.size for _, a in leaves),), leaves[0][1].dtype)

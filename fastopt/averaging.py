@@ -11,7 +11,7 @@ from weakref import WeakSet
 import numpy as np
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show
+from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show, shown
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named, stepping
 from fastopt.tree import Array, Tree
@@ -101,7 +101,7 @@ class Average:
         if not isinstance(saved, Mapping) or saved.keys() != {"count", "averages"}:
             raise ValueError("this is not the state of an average: expected a dict with count and averages")
         if not state._is_count(saved["count"]):
-            raise ValueError(f"count is {saved['count']!r}: expected how many updates there were")
+            raise ValueError(f"count is {shown(saved['count'])}: expected how many updates there were")
         copies = fitting("the average", self._plan.names, self._arrays(), saved["averages"])
         self._plan.during(LOADING, _core.publish, copies, [(self, "count", saved["count"])])
 

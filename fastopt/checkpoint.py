@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from fastopt.atomic import replacing
+from fastopt.hyperparameters import shown
 from fastopt.tree import Array
 
 FORMAT = 1
@@ -37,15 +38,30 @@ FindArray: TypeAlias = Callable[[str, Any], Array]
 
 def save(path: Path, state: Any, names: Sequence[str]) -> None:
     """Writes the state of an optimizer of parameters with these names."""
-    write(path, state, _most_values(names))
+    write(_file(path), state, _most_values(names))
 
 
 def load(path: Path, names: Sequence[str], check: Callable[[Any], object], take: Callable[[Any], object]) -> None:
     """`take` gets the state in a file, unless `check` refuses it, which sees it first as `read` says."""
+    path = _file(path)
     try:
         take(read(path, check, _most_values(names)))
     except ValueError as error:
-        raise ValueError(f"{os.fsdecode(path)!r} was not loaded: {error}") from error
+        raise ValueError(f"{path!r} was not loaded: {error}") from error
+
+
+def _file(path: Path) -> str:
+    """The path as text, if it can be that of a file."""
+    try:
+        text = os.fsdecode(path)
+        os.fsencode(text)
+    except TypeError:
+        raise TypeError(f"path is {shown(path)}: expected the name of a file, a str or os.PathLike") from None
+    except UnicodeError as error:
+        raise ValueError(f"path is {shown(path)}, which is no name of a file: {error}") from None
+    if not text or "\0" in text or text.endswith(os.sep):
+        raise ValueError(f"path is {shown(path)}: expected the name of a file")
+    return text
 
 
 def _most_values(names: Sequence[str]) -> int:
@@ -53,7 +69,7 @@ def _most_values(names: Sequence[str]) -> int:
     return MOST_VALUES + 100 * len(names)
 
 
-def write(path: Path, nest: Any, most: int = MOST_VALUES) -> None:
+def write(path: str, nest: Any, most: int = MOST_VALUES) -> None:
     """Writes a nest of dicts with names as keys, lists, tuples, numbers, strings, None and arrays to a file.
 
     Raises ValueError, before anything is written, for what `read` would refuse: a description of more than `most`
@@ -78,7 +94,7 @@ def write(path: Path, nest: Any, most: int = MOST_VALUES) -> None:
             file.write(_bytes(tensors[pointer]))
 
 
-def read(path: Path, check: Callable[[Any], object], most: int = MOST_VALUES) -> Any:
+def read(path: str, check: Callable[[Any], object], most: int = MOST_VALUES) -> Any:
     """The nest in a file that `write` wrote.
 
     `check` sees it first with zeros in place of the arrays, of their shapes and dtypes but without their memory: what
@@ -86,7 +102,6 @@ def read(path: Path, check: Callable[[Any], object], most: int = MOST_VALUES) ->
     """
     from safetensors import SafetensorError, safe_open
 
-    path = os.fsdecode(path)
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("it is not a regular file")

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastopt import _core, tree
-from fastopt.hyperparameters import above_0, boolean, number
+from fastopt.hyperparameters import boolean, number, positive, shown, whole
 from fastopt.tree import Array, Tree
 
 _KINDS: dict[float, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}
@@ -49,8 +49,7 @@ def clip_grad_norm_(
 
     PyTorch's function of this name divides by norm + 1e-6 instead.
     """
-    limit = number("max_norm", max_norm)
-    above_0("max_norm", limit)
+    limit = positive("max_norm", max_norm)
     kind = _kind(norm_type)
     error_if_nonfinite = boolean("error_if_nonfinite", error_if_nonfinite)
     per_tensor = boolean("per_tensor", per_tensor)
@@ -78,8 +77,7 @@ def clip_grad_value_(grads: Tree, clip_value: float) -> None:
 
     grads : an array or nested lists and dicts of writable float32 or float64 arrays; None is skipped.
     """
-    bound = number("clip_value", clip_value)
-    above_0("clip_value", bound)
+    bound = positive("clip_value", clip_value)
     _, arrays = _arrays(grads, write=True)
     _core.rewrite(arrays, 1.0, bound)
 
@@ -98,14 +96,11 @@ def clip_grad_adaptive_(
 
     Norms are computed in double. Raises ValueError, with nothing written, where one is NaN or infinite.
     """
-    factor, floor = number("clipping", clipping), number("eps", eps)
-    above_0("clipping", factor)
-    above_0("eps", floor)
-    if unit_axis not in (0, -1):
-        raise ValueError(f"unit_axis is {unit_axis!r}: expected -1, units last, or 0, units first")
+    factor, floor = positive("clipping", clipping), positive("eps", eps)
+    unit_axis = whole("unit_axis", unit_axis, -1, 0)
     _arrays(grads, write=True)
     leaves = tree.flatten(params)
-    _core.check_gradients([name for name, _ in leaves], [p for _, p in leaves], False)
+    _core.check_gradients([name for name, _ in leaves], [p for _, p in leaves], False, "parameter")
     scales = []
     for (name, p), g in zip(leaves, tree.match(params, grads), strict=True):
         if g is None:
@@ -140,5 +135,5 @@ def _arrays(grads: Tree, write: bool) -> tuple[list[str], list[Array]]:
 def _kind(norm_type: float) -> _core.Reduction:
     kind = _KINDS.get(number("norm_type", norm_type, "1, 2 or infinity"))
     if kind is None:
-        raise ValueError(f"norm_type is {norm_type!r}: expected 1, 2 or infinity")
+        raise ValueError(f"norm_type is {shown(norm_type)}: expected 1, 2 or infinity")
     return kind

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import tree
-from fastopt.hyperparameters import at_least_0, number, one_of, positive
+from fastopt.hyperparameters import at_least_0, function, number, one_of, positive, within
 from fastopt.tree import Array, Tree
 
 EPS = sys.float_info.epsilon
@@ -131,13 +131,14 @@ def gradcheck(
     elements or not finite, for f(x) that is no finite number, and for f and grad that change their argument.
     """
     one_of("method", method, tuple(STEPS))
-    for what, function in (("f", f), ("grad", grad)):
-        if not callable(function) and not (what == "grad" and function is None):
-            raise TypeError(f"{what} is {function!r}: expected a function of x")
+    function("f", f, "a function of x")
+    if grad is not None:
+        function("grad", grad, "a function of x")
     step = STEPS[method] if step is None else positive("step", step)
     if step < 4 * EPS:
         raise ValueError(f"step is {step!r}: x + h would be x (expected {4 * EPS:.2g} or larger)")
-    rtol = RTOLS[method] if rtol is None else _not_negative("rtol", rtol)
+    rtol = RTOLS[method] if rtol is None else within("rtol", rtol, at_least_0)
+    atol = None if atol is None else within("atol", atol, at_least_0)
     names, originals = _leaves(x)
     point = tree.rebuild(x, [a.copy() for a in originals])
     arrays = [a for _, a in tree.flatten(point)]
@@ -158,16 +159,10 @@ def gradcheck(
             slopes = np.abs(differences[name])
             allowed[name] = doubt + rtol / 1000 * slopes.max(initial=0, where=np.isfinite(slopes))
         else:
-            allowed[name] = np.full(a.shape, _not_negative("atol", atol))
+            allowed[name] = np.full(a.shape, atol)
     excess = {name: _excess(gradients[name], differences[name], rtol, allowed[name]) for name in names}
     largest = max(float(a.max(initial=0, where=np.isfinite(a))) for a in allowed.values())
     return GradcheckReport(method, rtol, largest, gradients, differences, excess)
-
-
-def _not_negative(name: str, value: Any) -> float:
-    x = number(name, value)
-    at_least_0(name, x)
-    return x
 
 
 def _prefix(x: Tree) -> str:
@@ -176,15 +171,14 @@ def _prefix(x: Tree) -> str:
 
 def _leaves(x: Tree) -> tuple[list[str], list[Array]]:
     """The names of the arrays, and copies of them in float64."""
-    leaves = tree.flatten(x, _prefix(x))
-    tree.check_leaves(leaves)
+    leaves = tree.flatten(x, _prefix(x), what="x")
+    tree.check_leaves(leaves, "x")
     for name, a in leaves:
+        what = "x" if a is x else f"{name!r} of x"
         if not isinstance(a, np.ndarray) or a.dtype.newbyteorder("=") not in (np.float32, np.float64):
-            raise TypeError(f"{name!r} is {tree.kind(a)}: expected an array of float64 or float32")
+            raise TypeError(f"{what} is {tree.kind(a)}: expected an array of float64 or float32")
         if not np.isfinite(a).all():
-            raise ValueError(
-                f"{name!r} is not finite at index {tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])}"
-            )
+            raise ValueError(f"{what} is not finite at index {tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])}")
     if not any(a.size for _, a in leaves):
         raise ValueError("x has no elements")
     return [name for name, _ in leaves], [np.array(a, np.float64, order="C") for _, a in leaves]
@@ -201,6 +195,7 @@ def _value(returned: Any, grad: Any) -> float:
 
 
 def _gradients(names: list[str], arrays: list[Array], x: Tree, gradient: Tree) -> dict[str, Array]:
+    tree.flatten(gradient, what="gradient")  # Refuses one that contains itself.
     # NumPy gives the gradient of a 0-d array as a scalar.
     gradient = tree.transform(gradient, lambda g: np.asarray(g) if isinstance(g, (np.floating, float)) else g)
     found = {}

@@ -1,13 +1,12 @@
 # Gradients on their own, included by _core.pyx: their checks, norms, and clipping in place. See fastopt/clipping.py.
 
-def check_gradients(names, list arrays, bint write):
+def check_gradients(names, list arrays, bint write, str what="gradient"):
     """The door for gradients on their own; with `write`, they must be writable and not overlap."""
     for name, a in zip(names, arrays):
-        what = f"gradient {name!r}"
-        _check_array(what, a)
+        _check_array(f"{what} {name!r}", a)
         if write and not cnp.PyArray_ISWRITEABLE(a):
             raise ValueError(
-                f"{what} is read-only and is to be clipped in place: pass a writable copy, "
+                f"{what} {name!r} is read-only and is to be clipped in place: pass a writable copy, "
                 "or let the optimizer clip with clip_norm= or clip_value="
             )
     if write:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import one_of, positive, whole
+from fastopt.hyperparameters import one_of, positive, shown, whole
 from fastopt.rng import generator
 from fastopt.tree import Array
 
@@ -94,7 +94,7 @@ def xavier_uniform(
 
 def _axes(shape: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(shape, (tuple, list)):
-        raise TypeError(f"shape is {shape!r}: expected the sizes of two axes or more, like (in, out)")
+        raise TypeError(f"shape is {shown(shape)}: expected the sizes of two axes or more, like (in, out)")
     sizes = tuple(whole(f"shape[{i}]", size) for i, size in enumerate(shape))
     if len(sizes) < 2:
         raise ValueError(f"shape is {sizes}: fans need two axes or more (a bias starts at zero: np.zeros)")
@@ -122,7 +122,7 @@ def _dtype(dtype: Any) -> Any:
     except (TypeError, ValueError):
         found = None
     if found not in (np.float32, np.float64):
-        raise TypeError(f"dtype is {dtype!r}: expected np.float32 or np.float64")
+        raise TypeError(f"dtype is {shown(dtype)}: expected np.float32 or np.float64")
     return found
 
 

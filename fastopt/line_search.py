@@ -19,7 +19,18 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastopt.hyperparameters import number, whole
+from fastopt.hyperparameters import (
+    at_least_0,
+    doubles,
+    function,
+    inside_0_1,
+    number,
+    positive,
+    reals,
+    shown,
+    whole,
+    within,
+)
 from fastopt.tree import Array, kind
 
 __all__ = ["Found", "along", "backtracking", "bracketing", "strong_wolfe"]
@@ -54,18 +65,14 @@ def along(fun_and_grad: Callable[[Array], tuple[float, Array]], x: Any, d: Any) 
 
     x, d : arrays of one shape, or lists; not written.
     """
-    if not callable(fun_and_grad):
-        raise TypeError(f"fun_and_grad is {kind(fun_and_grad)}: expected a function of x, giving (loss, gradient)")
-    x, d = np.asarray(x, np.float64), np.asarray(d, np.float64)
+    function("fun_and_grad", fun_and_grad, "a function of x, giving (loss, gradient)")
+    x, d = doubles("x", x), doubles("d", d)
     if x.shape != d.shape:
         raise ValueError(f"x has shape {x.shape} and the direction d {d.shape}: they must be equal")
 
     def phi(alpha: float) -> tuple[float, float]:
-        value, gradient = _pair("fun_and_grad", fun_and_grad(x + alpha * d), "(loss, gradient)")
-        gradient = np.asarray(gradient, np.float64)
-        if gradient.shape != x.shape:
-            raise ValueError(f"the gradient has shape {gradient.shape} and x {x.shape}: they must be equal")
-        return number("the loss", value), float(np.sum(gradient * d))
+        value, gradient = loss_and_gradient(fun_and_grad(x + alpha * d), x.shape)
+        return value, float(np.sum(gradient * d))
 
     return phi
 
@@ -87,7 +94,7 @@ def strong_wolfe(
 
     phi : alpha -> (loss, slope).
     alpha : the first step to try, > 0. 1 for Newton's and quasi-Newton directions.
-    value, slope : phi(0), where it is known; the slope must be negative.
+    value, slope : phi(0), both, where it is known; the slope must be negative.
     c1, c2 : 0 < c1 <= c2 < 1.
     rounding : the relative rounding error of the loss; by default that of a loss in float64.
     max_evaluations : of phi; the search gives up after them.
@@ -97,11 +104,13 @@ def strong_wolfe(
     than phi(0) but for that error is enough, and the slope decides (Hager & Zhang, 2005).
     """
     _check(phi, alpha, max_evaluations, c1=c1, c2=c2)
+    if (value is None) != (slope is None):
+        raise TypeError(f"value is {shown(value)} and slope {shown(slope)}: give both of phi(0), or neither")
     evaluations = 0
     if value is None or slope is None:
         (value, slope), evaluations = _loss_and_slope(phi, 0.0), 1
     _check_start(value, slope)
-    noise = rounding * abs(value)
+    noise = within("rounding", rounding, at_least_0) * abs(value)
     before, low, high = None, _Point(0.0, value, slope), None
     width = older_width = math.inf
     while evaluations < max_evaluations:
@@ -195,8 +204,7 @@ def bracketing(
     For a loss with one minimum along the line it is that minimum; no slopes are needed.
     """
     _check(phi, alpha, max_evaluations)
-    if not number("tolerance", tolerance) > 0:
-        raise ValueError(f"tolerance is {tolerance!r}: expected a number larger than 0")
+    positive("tolerance", tolerance)
     evaluations = 0
 
     def at(step: float) -> tuple[float, float]:
@@ -253,37 +261,46 @@ def _interpolate(low: _Point, high: _Point) -> float:
 def _loss(phi: Losses, alpha: float) -> float:
     found = phi(alpha)
     if isinstance(found, tuple):
-        raise TypeError("phi gave a tuple: this search takes the loss alone, lambda alpha: phi(alpha)[0]")
-    return number("the loss that phi gave", found)
+        raise TypeError("phi returned a tuple: this search takes the loss alone, lambda alpha: phi(alpha)[0]")
+    return number("the loss that phi returned", found)
 
 
 def _loss_and_slope(phi: Slopes, alpha: float) -> tuple[float, float]:
-    loss, slope = _pair("phi", phi(alpha), "(loss, slope)")
-    return number("the loss that phi gave", loss), number("the slope that phi gave", slope)
+    loss, slope = pair("phi", phi(alpha), "(loss, slope)")
+    return loss, number("the slope that phi returned", slope)
 
 
-def _pair(what: str, found: Any, expected: str) -> Any:
+def pair(what: str, found: Any, expected: str = "(loss, gradient)") -> tuple[float, Any]:
+    """The two things that a user's function returned, the first, the loss, as a float."""
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         size = f" of {len(found)}" if isinstance(found, (tuple, list)) else ""
-        raise TypeError(f"{what} gave {kind(found)}{size}: expected {expected}")
-    return found
+        raise TypeError(f"{what} returned {kind(found)}{size}: expected {expected}")
+    return number(f"the loss that {what} returned", found[0]), found[1]
+
+
+def loss_and_gradient(found: Any, shape: tuple[int, ...]) -> tuple[float, Array]:
+    """What fun_and_grad returned, the gradient as an array of this shape."""
+    loss, gradient = pair("fun_and_grad", found)
+    gradient = reals("the gradient that fun_and_grad returned", gradient)
+    if gradient.shape != shape:
+        raise ValueError(
+            f"the gradient that fun_and_grad returned has shape {gradient.shape} and x {shape}: they must be equal"
+        )
+    return loss, gradient
 
 
 def _check(phi: Any, alpha: float, max_evaluations: int, **fractions: float) -> None:
-    if not callable(phi):
-        raise TypeError(f"phi is {kind(phi)}: expected a function of the step")
-    if not 0 < number("alpha", alpha) < math.inf:
-        raise ValueError(f"alpha is {alpha!r}: the first step to try must be finite and larger than 0")
+    function("phi", phi, "a function of the step")
+    positive("alpha", alpha)
     whole("max_evaluations", max_evaluations)
     for name, x in fractions.items():
-        if not 0 < number(name, x) < 1:
-            raise ValueError(f"{name} is {x!r}: expected a number in (0, 1)")
+        within(name, x, inside_0_1)
     if fractions.get("c1", 0.0) > fractions.get("c2", 1.0):
         raise ValueError(f"c1={fractions['c1']!r} must not be larger than c2={fractions['c2']!r}")
 
 
 def _check_start(value: float, slope: float = -1.0) -> None:
     if not math.isfinite(number("value", value)):
-        raise ValueError(f"phi(0) is {value}: a line search starts where the loss is finite")
+        raise ValueError(f"the value phi(0) is {value}: a line search starts where the loss is finite")
     if not -math.inf < number("slope", slope) < 0:
         raise ValueError(f"the slope phi'(0) is {slope}: expected less than 0, the direction must lead downhill")

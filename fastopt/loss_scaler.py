@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastopt import _core
-from fastopt.hyperparameters import SCALES, number, scale_in_range, whole
+from fastopt.hyperparameters import SCALES, inside_0_1, number, scale_in_range, shown, whole, within
 from fastopt.optimizer import Report
 
 
@@ -41,9 +41,7 @@ class LossScaler:
         self.growth_factor = number("growth_factor", growth_factor)
         if not 1 < self.growth_factor < math.inf:
             raise ValueError(f"growth_factor is {self.growth_factor!r}: expected a finite number larger than 1")
-        self.backoff_factor = number("backoff_factor", backoff_factor)
-        if not 0 < self.backoff_factor < 1:
-            raise ValueError(f"backoff_factor is {self.backoff_factor!r}: expected a number in (0, 1)")
+        self.backoff_factor = within("backoff_factor", backoff_factor, inside_0_1)
         self.growth_interval = whole("growth_interval", growth_interval, 1)
 
     @property
@@ -57,7 +55,7 @@ class LossScaler:
         A step without any gradient changes nothing.
         """
         if not isinstance(report, Report):
-            raise TypeError(f"report is {report!r}: expected what opt.step returned")
+            raise TypeError(f"report is {shown(report)}: expected what opt.step returned")
         if report.grad_norm is None:
             if report.applied:
                 raise ValueError(

@@ -80,9 +80,7 @@ cdef class subnormals:
     cdef list before
 
     def __init__(self, flush=True):
-        if not isinstance(flush, (bool, np.bool_)):
-            raise TypeError(f"flush is {flush!r}: expected True or False")
-        self.flush = flush
+        self.flush = boolean("flush", flush)
         self.before = []
 
     def __enter__(self):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from fastopt import _core, state, tree
+from fastopt.hyperparameters import shown
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
@@ -33,7 +34,7 @@ def fitting(what: str, names: Sequence[str], targets: Sequence[Array], saved: An
     """Saved arrays with the targets of the same names; raises ValueError with all that do not fit."""
     mine = dict(zip(names, targets, strict=True))
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{what}s are {saved!r}: expected a dict of name -> array")
+        raise ValueError(f"{what}s are {shown(saved)}: expected a dict of name -> array")
     problems = state._keys(f"{what}s of parameters", mine, saved)
     for name, target in mine.items() if not problems else ():
         problems += [problem for problem in [state._entry(f"{what} of {name!r}", target, saved[name])] if problem]

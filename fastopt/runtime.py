@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastopt import _core
-from fastopt.hyperparameters import NO_NUMBERS
+from fastopt.hyperparameters import whole
 
 _threads_why = ""
 
@@ -66,11 +65,7 @@ def set_num_threads(n: int) -> None:
 
 
 def thread_count(name: str, value: Any) -> int:
-    if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is {value!r}: expected a whole number of threads")
-    if not 1 <= int(value) <= 255:
-        raise ValueError(f"{name} is {value!r}: expected 1 to 255 threads")
-    return int(value)
+    return whole(name, value, 1, 255)
 
 
 def choose() -> None:

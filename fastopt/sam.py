@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, number, show
+from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, function, number, show, shown
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
@@ -48,9 +48,9 @@ class SAM:
 
     def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
         if not isinstance(opt, Optimizer):
-            raise TypeError(f"opt is {opt!r}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
+            raise TypeError(f"opt is {shown(opt)}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
         if number("norm", norm, "1, 2 or infinity") not in (1, 2, math.inf):
-            raise ValueError(f"norm is {norm!r}: expected 1, 2 or infinity")
+            raise ValueError(f"norm is {shown(norm)}: expected 1, 2 or infinity")
         self.opt = opt
         self.rho = rho
         self.norm = norm
@@ -65,8 +65,7 @@ class SAM:
         An exception in it leaves the parameters as they were. With on_nonfinite="skip" of the optimizer, gradients at p
         that are not finite skip the step; otherwise they raise NonFiniteError.
         """
-        if not callable(closure):
-            raise TypeError(f"closure is {closure!r}: pass a function that returns gradients (or first_step(grads))")
+        function("closure", closure, "a function that returns gradients (or call first_step(grads))")
         first, moved = _gradients(closure), False
 
         def there() -> Tree:

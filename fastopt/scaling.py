@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastopt.hyperparameters import axes_like, doubles
 from fastopt.tree import Array
 
 TUNING = 1.345
@@ -59,8 +60,7 @@ class PowerLaw:
 
         Returns the axes: ``fit.plot().figure.savefig("fit.png")``. Raises ImportError without matplotlib.
         """
-        if ax is None:
-            ax = _axes()
+        ax = _axes() if ax is None else axes_like("ax", ax)
         n = np.geomspace(self.n.min(), 10 * self.n.max(), 200)
         curve = self.predict(n)
         law = f"${self.L_inf:.3g} + {self.K:.3g}\\,n^{{-{self.alpha:.3g}}}$"
@@ -333,15 +333,9 @@ def _data(least: int, positive: bool = True, **arrays: ArrayLike) -> list[Array]
 
 
 def _finite(name: str, a: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
-    given = np.asarray(a)
-    if given.dtype.kind not in "fiu":
-        raise TypeError(f"{name} is of dtype {given.dtype}: expected real numbers")
-    found = given.astype(np.float64)
+    found = doubles(name, a)
     if shape is not None and found.shape != shape:
         raise ValueError(f"{name} has shape {found.shape}: expected a number")
-    wrong = ~np.isfinite(found)
-    if wrong.any():
-        raise ValueError(f"{name} is {found[wrong][0]}{_at(wrong)}: expected finite numbers")
     return found
 
 

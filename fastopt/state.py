@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import boolean, one_of
+from fastopt.hyperparameters import boolean, one_of, shown
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
 
@@ -114,7 +114,7 @@ def _kind(mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping) or saved.keys() != mine.keys():
         return [f"it is not a state dict of fastopt: expected a dict with the keys {', '.join(mine)}"]
     problems = [
-        f"{key} is {saved[key]!r}: expected {type(ours).__name__}"
+        f"{key} is {shown(saved[key])}: expected {type(ours).__name__}"
         for key, ours in mine.items()
         if not isinstance(saved[key], type(ours))
     ]
@@ -129,17 +129,19 @@ def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     for name in {**mine["fixed"], **saved["fixed"]}:
         ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
         if type(ours) is not type(theirs) or ours != theirs:
-            problems.append(f"it was made with {name}={theirs!r}, and this optimizer with {name}={ours!r}")
+            problems.append(f"it was made with {name}={shown(theirs)}, and this optimizer with {name}={ours!r}")
     for key in ("t", "skipped"):
         if not _is_count(saved[key]):
-            problems.append(f"{key} is {saved[key]!r}: expected a count of steps")
+            problems.append(f"{key} is {shown(saved[key])}: expected a count of steps")
     if len(saved["groups"]) != len(mine["groups"]):
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
     for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):
         problems += _keys(f"group {i} has hyperparameters", ours, theirs)
         if "names" in _mapping(theirs) and not _same_names(ours["names"], theirs["names"]):
             found = theirs["names"]
-            problems.append(f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else found!r}")
+            problems.append(
+                f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else shown(found)}"
+            )
     problems += _keys("options", mine["options"], saved["options"])
     problems += _keys("state of parameters", mine["state"], saved["state"])
     problems += _keys("averages of parameters", mine["averages"], saved["averages"])
@@ -171,11 +173,11 @@ def _mapping(saved: Any) -> Mapping[str, Any]:
 def _entry(what: str, mine: Any, saved: Any) -> str:
     if isinstance(mine, np.ndarray):
         if not isinstance(saved, np.ndarray) or saved.shape != mine.shape or saved.dtype != mine.dtype:
-            found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else repr(saved)
+            found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else shown(saved)
             return f"{what} is {found}: expected {mine.dtype} {mine.shape}"
         return ""
     valid = _is_count(saved) if isinstance(mine, int) else isinstance(saved, float)
-    return "" if valid else f"{what} is {saved!r}: expected a {'count' if isinstance(mine, int) else 'float'}"
+    return "" if valid else f"{what} is {shown(saved)}: expected a {'count' if isinstance(mine, int) else 'float'}"
 
 
 def _restored(
@@ -190,7 +192,7 @@ def _restored(
         try:
             if isinstance(here, tuple) and not isinstance(theirs, Mapping):
                 if not isinstance(theirs, tuple) or len(theirs) != len(here):
-                    raise ValueError(f"{name} is {theirs!r}: expected {len(here)} values")
+                    raise ValueError(f"{name} is {shown(theirs)}: expected {len(here)} values")
                 value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))
             else:
                 value = _kept(name, here, theirs, made)
@@ -227,7 +229,7 @@ def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
 
 def _keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping):
-        return [f"{what}: no dict, but {saved!r}"]
+        return [f"{what}: no dict, but {shown(saved)}"]
     missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
     return [f"{what} missing: {missing}"] * bool(missing) + [f"{what} not known here: {extra}"] * bool(extra)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fastopt import _core, state
-from fastopt.hyperparameters import boolean, number, one_of
+from fastopt.hyperparameters import at_least_0, boolean, number, one_of, shown, whole, within
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named
 from fastopt.tree import Array, Tree
@@ -41,12 +40,8 @@ class EarlyStopping:
         restore_best: bool = False,
         params: Tree = None,
     ) -> None:
-        if not isinstance(patience, (int, np.integer)) or isinstance(patience, bool) or patience < 1:
-            raise ValueError(f"patience is {patience!r}: expected a whole number of updates, 1 or larger")
-        self.patience = int(patience)
-        self.min_delta = number("min_delta", min_delta)
-        if not 0 <= self.min_delta < math.inf:
-            raise ValueError(f"min_delta is {min_delta!r}: expected a finite number, 0 or larger")
+        self.patience = whole("patience", patience)
+        self.min_delta = within("min_delta", min_delta, at_least_0)
         self.mode = one_of("mode", mode, ("min", "max"))
         self.restore_best = boolean("restore_best", restore_best)
         if self.restore_best != (params is not None):
@@ -111,7 +106,8 @@ class EarlyStopping:
         fits = isinstance(best, float) if best is not None else best_step is None
         if not fits or not all(map(state._is_count, counts)):
             raise ValueError(
-                f"best={best!r}, best_step={best_step!r}, steps={steps!r} and waited={waited!r} do not fit"
+                f"this state has best={shown(best)}, best_step={shown(best_step)}, steps={shown(steps)} and "
+                f"waited={shown(waited)}, which do not fit"
             )
         copies = fitting("the best value", self._names, self._kept, saved["parameters"])
         self._become(copies, best, best_step, steps, waited)

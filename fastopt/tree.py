@@ -54,7 +54,8 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
         if tree is None:
             return [leaf for item in template.values() for leaf in match(item, None)]
         if not isinstance(tree, Mapping):
-            raise TypeError(f"{_where(path, what)} is {kind(tree)}: expected a dict with the keys {list(template)}")
+            keys = ", ".join(map(repr, template))
+            raise TypeError(f"{_where(path, what)} is {kind(tree)}: expected a dict with the parameters' keys, {keys}")
         if tree.keys() != template.keys():
             raise ValueError(_differing_names(template, tree, what, path))
         leaves = []
@@ -65,7 +66,9 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
         if tree is None:
             return [leaf for item in template for leaf in match(item, None)]
         if not isinstance(tree, (list, tuple)):
-            raise TypeError(f"{_where(path, what)} is {kind(tree)}: expected a list of {len(template)}")
+            raise TypeError(
+                f"{_where(path, what)} is {kind(tree)}: expected a list of {len(template)}, as the parameters are"
+            )
         if len(tree) != len(template):
             raise ValueError(
                 f"{_where(path, what)} has {len(tree)} items and the parameters {len(template)}: "
@@ -76,7 +79,9 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
             leaves += match(item, branch, what, _join(path, str(i)))
         return leaves
     if tree is not None and not isinstance(tree, np.ndarray):
-        raise TypeError(f"{what} of {path or str(first)!r} is {kind(tree)}: expected a numpy array or None")
+        raise TypeError(
+            f"{what} of {path or str(first)!r} is {kind(tree)}: expected a numpy array like its parameter, or None"
+        )
     return [tree]
 
 
@@ -94,17 +99,17 @@ def transform(tree: Tree, f: Callable[[Any], Any]) -> Tree:
     return f(tree)
 
 
-def check_leaves(leaves: Sequence[tuple[str, Any]]) -> None:
+def check_leaves(leaves: Sequence[tuple[str, Any]], what: str = "parameter") -> None:
     """Refuses names that collide and leaves that are no arrays of numbers in a container."""
     seen: set[str] = set()
     for name, leaf in leaves:
         if name in seen:
-            raise ValueError(f"two parameters are named {name!r}: rename one (a dict of name -> array gives names)")
+            raise ValueError(f"two {what}s are named {name!r}: rename one (a dict of name -> array gives names)")
         seen.add(name)
         if leaf is None:
-            raise TypeError(f"parameter {name!r} is None: leave it out")
+            raise TypeError(f"{what} {name!r} is None: leave it out")
         if isinstance(leaf, Iterable) and not isinstance(leaf, (np.ndarray, str)):
-            raise TypeError(f"parameter {name!r} is {kind(leaf)}: of other iterables make a list with list()")
+            raise TypeError(f"{what} {name!r} is {kind(leaf)}: of other iterables make a list with list()")
 
 
 def _join(path: str, key: str) -> str:

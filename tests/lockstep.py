@@ -26,9 +26,8 @@ def written(opt: fastopt.Optimizer) -> dict[str, Array]:
         found |= {f"{name}:{key}": x for key, x in entry.items() if isinstance(x, np.ndarray)}
     if opt.average is not None:
         found |= {f"{name}:average": a for name, a in zip(opt.names, opt._plan.averages, strict=True)}
-    pending = opt._accumulation
-    if pending is not None and opt._accumulated:
-        means = zip(opt.names, pending.means, pending.present, strict=True)
+    if opt._accumulation is not None and (gathered := opt._accumulated):
+        means = zip(opt.names, opt._accumulation.means, gathered.present, strict=True)
         found |= {f"{name}:accumulated": mean for name, mean, there in means if there}
     return found
 
@@ -43,9 +42,7 @@ def plateaus(opt: fastopt.Optimizer) -> list[ReduceOnPlateau]:
 def counts(opt: fastopt.Optimizer) -> Any:
     """Every number that an applied step could change."""
     scalars = {name: {k: x for k, x in e.items() if not isinstance(x, np.ndarray)} for name, e in opt.state.items()}
-    pending = opt._accumulation
-    accumulated = None if pending is None or not opt._accumulated else (pending.count, pending.weight)
-    return opt.t, scalars, accumulated
+    return opt.t, scalars, opt._accumulated
 
 
 def snapshot(opt: fastopt.Optimizer) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 import fastopt
 from fastopt import _core, schedules
+from fastopt.averaging import AVERAGING
 from fastopt.numpy_backend import ReferencePlan
-from fastopt.parameters import STEPPED
 from tests.cases import CASES, ordinary, sprinkled
 from tests.lockstep import assert_same_bits, copies, plateaus, same_report, snapshot
 
@@ -96,8 +96,8 @@ def in_numpy(average: Any) -> Any:
     average._plan.configure(math.inf, 1.0, False, 0)
     for i in range(len(old.names)):
         average._plan.assign(i, 0)
-    STEPPED.discard(old)
-    STEPPED.add(average._plan)
+    AVERAGING.discard(old)
+    AVERAGING.add(average._plan)
     return average
 
 

@@ -2,145 +2,61 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
+import os
+import pickle
+import re
 import sys
-from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
-from operator import attrgetter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import fastopt
 from fastopt import runtime
+from tests.junk import NOTHING_TAKES, functions, junk, spoiled
 from tests.lockstep import snapshot
-
-CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
-
-
-class Odd:
-    """Equal to nothing, true of nothing, and not to be converted."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("do not compare me")
-
-    def __bool__(self) -> bool:
-        raise RuntimeError("do not ask me")
-
-    def __repr__(self) -> str:
-        return "Odd()"
-
-
-def endless() -> Any:
-    tree: list[Any] = [np.ones(2)]
-    tree.append(tree)
-    return tree
-
-
-def masked() -> Any:
-    return np.ma.masked_array(np.ones(3), [True, False, True])
-
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([10**400, -(10**400), 2**63, 0, -1, 255, 256]),
-    st.floats(),
-    st.complex_numbers(),
-    st.text(max_size=5),
-    st.binary(max_size=5),
-    st.sampled_from(
-        [Decimal("NaN"), Decimal(1), Fraction(1, 3), Fraction(10**400), Ellipsis, NotImplemented, range(3)]
-    ),
-    st.sampled_from(
-        [
-            np.float16(1),
-            np.longdouble("1e4000"),
-            np.int8(3),
-            np.bool_(True),
-            np.datetime64(1, "s"),
-            np.timedelta64(1, "s"),
-            np.str_("x"),
-        ]
-    ),
-    st.builds(Odd),
-    st.sampled_from([int, dict, len, lambda t: "fast", lambda: 1, np.ones]),
-)
-arrays = st.one_of(
-    hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, min_side=0, max_side=3)),
-    st.builds(masked),
-    st.sampled_from([np.array([1, None]), np.array(0.5), np.array(None), np.zeros(3, "f4,f8"), np.float32(1)]),
-)
-junk = st.recursive(
-    scalars | arrays | st.builds(endless),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.tuples(inner, inner),
-        st.dictionaries(st.text(max_size=3) | st.integers() | st.none(), inner, max_size=3),
-        st.sets(st.integers(), max_size=2),
-        st.builds(iter, st.lists(inner, max_size=2)),
-    ),
-    max_leaves=6,
+from tests.public import (
+    CLASSES,
+    FUNCTIONS,
+    METHODS,
+    NO_ROW,
+    USES,
+    arguments_of,
+    everything,
+    public,
+    says,
 )
 
-FUNCTIONS: dict[str, dict[str, Any]] = {
-    "arena": {"arrays": [np.ones(3)]},
-    "batches": {"n": 10, "size": 3, "rng": 0},
-    "clip_grad_norm_": {"grads": [np.ones(3)], "max_norm": 1.0},
-    "clip_grad_value_": {"grads": [np.ones(3)], "clip_value": 1.0},
-    "global_norm": {"grads": [np.ones(3)]},
-    "info": {},
-    "EMA": {"params": [np.ones(3)], "decay": 0.9},
-    "EarlyStopping": {"patience": 2},
-    "LBFGS": {"params": [np.ones(3)]},
-    "LossScaler": {},
-    "RunningMean": {"params": [np.ones(3)]},
-    "SAM": {"opt": fastopt.SGD(np.ones(3), lr=0.1)},
-    "init.he_normal": {"shape": (2, 3), "rng": 0},
-    "selftest": {},
-    "set_num_threads": {"n": 2},
-    "subnormals": {},
-    "losses.mse": {"prediction": np.ones(3), "target": np.zeros(3)},
-    "losses.huber": {"prediction": np.ones(3), "target": np.zeros(3)},
-    "losses.binary_cross_entropy_with_logits": {"logits": np.ones(2), "target": np.zeros(2)},
-    "losses.gaussian_nll": {"mean": np.ones(2), "target": np.zeros(2), "var": np.ones(2)},
-    "losses.sparse_cross_entropy": {"logits": np.eye(2), "classes": np.array([0, 1])},
-    "schedules.constant": {"v": 0.1},
-    "schedules.cosine": {"v": 0.1, "steps": 10},
-    "schedules.linear": {"v": 0.1, "end": 0.0, "steps": 10},
-    "schedules.ReduceOnPlateau": {"v": 0.1},
-}
 # What an error calls a tree, where it does not say the argument's name.
 TREES = {
-    "params": "parameter",
-    "grads": "gradient|clipped|norm",
-    "sample_weight": "all weights are 0",
-    "arrays": "array|'0'|tree|parameter",
-    "saved": "state",
+    "params": "parameter|parameters",
+    "grads": "gradient|gradients",
+    "arrays": "array|arrays|parameter",
+    "saved": "state|'s'|'y'",
+    "grad": "gradient|gradients",
+    "closure": "gradient|gradients",
+    "group": "parameter|parameters",
+    **dict.fromkeys(("weight", "sample_weight", "mask", "ignore_index"), "weights"),
+    "path": "was not loaded|is not a regular file",
 }
+ARGUMENTS = [(name, argument) for name in [*FUNCTIONS, *METHODS] for argument in arguments_of(name)]
 
 
-def names_of(function: Any) -> list[str]:
-    if function is fastopt.subnormals:
-        return ["flush"]
-    names = [name for name in inspect.signature(function).parameters if name != "options"]
-    return names + [name for name in fastopt.Optimizer._defaults if name not in names] if function in CLASSES else names
-
-
-def refuses_well(act: Callable[[], Any], name: str) -> None:
-    """Either it takes the junk, or it says which argument is wrong."""
-    words = [name, *TREES.get(name, name).split("|")]
-    refusal = refused(act)
-    assert not refusal or any(word in refusal for word in words), f"{name} is not named in: {refusal}"
+def refuses_well(act: Callable[[], Any], name: str, usual: Any = None) -> bool:
+    """Either it takes the junk, or it says which argument is wrong, or which entry of one that usually is a dict."""
+    try:
+        refusal = refused(act)
+    except OSError:
+        if name != "path":
+            raise
+        return True
+    words = [name, *TREES.get(name, name).split("|"), *(usual if isinstance(usual, dict) else ())]
+    assert not refusal or says(refusal, "|".join(map(re.escape, words))), f"{name} is not named in: {refusal}"
+    return refusal != ""
 
 
 def refused(act: Callable[[], Any], *more: type[Exception]) -> str:
@@ -152,13 +68,25 @@ def refused(act: Callable[[], Any], *more: type[Exception]) -> str:
     return ""
 
 
-def public(name: str) -> Any:
-    return attrgetter(name)(fastopt)
+def arrays_in(tree: Any) -> Iterator[np.ndarray[Any, Any]]:
+    """The arrays of numbers in lists, tuples and dicts, but for trees that contain themselves."""
+    if isinstance(tree, np.ndarray) and tree.dtype.kind in "fiu":
+        yield tree
+    elif isinstance(tree, (list, tuple, dict)) and not any(item is tree for item in tree):
+        for item in tree.values() if isinstance(tree, dict) else tree:
+            yield from arrays_in(item)
 
 
-ARGUMENTS = [
-    (name, argument) for name in [*(cls.__name__ for cls in CLASSES), *FUNCTIONS] for argument in names_of(public(name))
-]
+def bytes_of(owner: Any) -> bytes:
+    """All that an object is; of a SAM, which is not pickled between its two steps, the parameters."""
+    if isinstance(owner, fastopt.SAM):
+        return b"".join(p.tobytes() for p in owner.opt._plan.params)
+    return pickle.dumps(owner)
+
+
+def leads_out(path: Any) -> bool:
+    """Whether a path would leave the folder of the test."""
+    return isinstance(path, (str, bytes)) and (os.path.isabs(path) or ".." in str(path))
 
 
 @pytest.fixture(autouse=True)
@@ -169,18 +97,42 @@ def _threads_as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
     runtime._use_threads(n, why)
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_everything_public_has_a_row_or_a_reason() -> None:
+    rows = {name.split(" ")[0] for name in [*FUNCTIONS, *METHODS]}
+    assert set(everything()) == rows | NO_ROW.keys()
+
+
 @pytest.mark.parametrize(("function", "argument"), ARGUMENTS)
-@given(value=junk)
-def test_an_argument_of_a_function(function: str, argument: str, value: Any) -> None:
+@given(data=st.data())
+def test_an_argument(function: str, argument: str, data: st.DataObject) -> None:
     target = public(function)
-    valid = {"params": [np.ones(3), np.ones(2)]} if target in CLASSES else copy.deepcopy(FUNCTIONS[function])
-    if function == "SGD":
-        valid["lr"] = 0.1
-    given_arrays = [a for tree in valid.values() if isinstance(tree, list) for a in tree if argument != "params"]
-    before = [a.copy() for a in given_arrays]
-    refuses_well(lambda: target(**{**valid, argument: value}), argument)
-    if target in CLASSES:
-        assert all(map(np.array_equal, given_arrays, before))
+    valid = (METHODS.get(function) or FUNCTIONS[function])()
+    values, usual = junk | functions, valid.get(argument)
+    value = data.draw(values | spoiled(usual) if isinstance(usual, (dict, list)) and usual else values)
+    assume(argument != "path" or not leads_out(value))
+    if argument == "path" and function.endswith("load"):
+        target.__self__.save("saved")
+    owner = getattr(target, "__self__", None)
+    given = {**valid, argument: value}
+    arrays = list(arrays_in(list(given.values())))
+    before = [a.tobytes() for a in arrays], bytes_of(owner)
+    result: list[Any] = []
+    if refuses_well(lambda: result.append(target(**given)), argument, usual):
+        assert ([a.tobytes() for a in arrays], bytes_of(owner)) == before
+    elif use := USES.get(function.split(" ")[0]):
+        refuses_well(lambda: use(result[0]), argument)
+
+
+@pytest.mark.parametrize(("function", "argument"), ARGUMENTS)
+def test_what_nothing_takes(function: str, argument: str) -> None:
+    for value in NOTHING_TAKES:
+        valid = (METHODS.get(function) or FUNCTIONS[function])()
+        assert refuses_well(lambda: public(function)(**{**valid, argument: value}), argument), value  # noqa: B023
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -241,3 +193,16 @@ def test_an_attribute_and_an_entry_of_a_group(cls: Any, value: Any, data: Any) -
             assert name in refusal
             assert repr(opt) == shown
         assert snapshot(opt) == before
+
+
+@pytest.mark.parametrize("value", [[0.5] * 100_000, [10**5000], "x" * 10_000])
+def test_a_long_value_is_not_shown(value: Any) -> None:
+    acts: list[Callable[[], Any]] = [
+        lambda: fastopt.SGD([np.ones(1)], lr=value),
+        lambda: fastopt.batches(value, 1, 0),
+        lambda: fastopt.SGD([np.ones(1)], lr=0.1, maximize=value),
+        lambda: fastopt.SGD([np.ones(1)], lr=0.1, backend=value),
+        lambda: fastopt.gradcheck(value, None, np.ones(1)),
+    ]
+    for act in acts:
+        assert re.match(rf"^\w+ is a {type(value).__name__}\b.{{,150}}$", refused(act))

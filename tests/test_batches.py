@@ -78,7 +78,7 @@ def test_every_order_is_as_likely() -> None:
         ((5, 2, np.random.RandomState(0)), "rng is RandomState"),
         ((5, 2, 1.5), "rng is 1.5"),
         ((5, 2, True), "rng is True"),
-        ((5, 2, -1), "rng is -1: a seed is 0 or larger"),
+        ((5, 2, -1), "rng is -1: expected .*a seed"),
         ((5, 2, 0, 1), "drop_last is 1: expected True or False"),
         ((5, 6, 0, True), "size is 6 and n is 5: with drop_last no batch is left"),
     ],

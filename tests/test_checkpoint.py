@@ -579,3 +579,15 @@ def test_the_description_is_json_with_exact_numbers(parts: Parts) -> None:
     assert parts.description["state"]["groups"][0]["betas"] == {"$tuple": [0.9, 0.999]}
     assert json.loads(parts.metadata["fastopt"]) == parts.description
     assert not math.isnan(parts.description["state"]["groups"][0]["lr"])
+
+
+@pytest.mark.parametrize(
+    "path", ["", "new/", "a\0b", "\ud800", b"new/", 3, None, Path("x").open], ids=lambda path: ascii(path)[:20]
+)
+@pytest.mark.parametrize("method", ["save", "load"])
+def test_a_path_that_names_no_file(method: str, path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for opt in (fastopt.SGD([np.ones(2)], lr=0.1), fastopt.LBFGS([np.ones(2)])):
+        with pytest.raises(TypeError if path in (3, None) or callable(path) else ValueError, match=r"^path is "):
+            getattr(opt, method)(path)
+    assert list(tmp_path.iterdir()) == []

@@ -210,6 +210,12 @@ def test_adaptive_clipping_refuses_before_it_writes() -> None:
         with pytest.raises(ValueError, match=said):
             fastopt.clip_grad_adaptive_(bad, params)
         assert (bad["W"] == 1).all()
+    frozen = np.full(2, 5.0)
+    frozen.flags.writeable = False
+    first = np.full(2, 5.0)
+    with pytest.raises(ValueError, match="gradient '1' is read-only"):
+        fastopt.clip_grad_adaptive_([first, frozen], [np.ones(2), np.ones(2)])
+    assert (first == 5).all()
     with pytest.raises(ValueError, match="unit_axis is 1"):
         fastopt.clip_grad_adaptive_([np.ones(2)], [np.ones(2)], unit_axis=1)
     grads = {"W": np.ones((2, 3)), "b": None}

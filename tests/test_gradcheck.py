@@ -251,7 +251,7 @@ def test_values_that_are_not_finite() -> None:
     assert "'x' at index (0, 0): gradient 7, difference nan, for f is not finite beside x there" in str(report)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"f\(x\) is -inf: there is nothing to compare"):
         fastopt.gradcheck(lambda x: np.log(x).sum(), lambda x: 1 / x, x)
-    with pytest.raises(ValueError, match=r"'b' is not finite at index \(1,\)"):
+    with pytest.raises(ValueError, match=r"'b' of x is not finite at index \(1,\)"):
         fastopt.gradcheck(loss, gradient, {"a": np.ones(2), "b": np.array([1.0, np.inf])})
 
 
@@ -301,10 +301,10 @@ BAD_CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     "tiny step": (lambda: fastopt.gradcheck(np.sum, np.ones_like, ONES, step=1e-17), "step is 1e-17"),
     "rtol": (lambda: fastopt.gradcheck(np.sum, np.ones_like, ONES, rtol=-1), "rtol is -1.0"),
     "atol": (lambda: fastopt.gradcheck(np.sum, np.ones_like, ONES, atol=math.nan), "atol is nan"),
-    "integers": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(3, int)), "'x' is an array of int64"),
-    "half precision": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(3, "f2")), "'x' is an array of float16"),
-    "a float": (lambda: fastopt.gradcheck(np.sum, np.ones_like, 1.0), "'0' is a float: expected an array"),
-    "a float in a dict": (lambda: fastopt.gradcheck(np.sum, np.ones_like, {"W": 1.0}), "'W' is a float"),
+    "integers": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(3, int)), "x is an array of int64"),
+    "half precision": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(3, "f2")), "x is an array of float16"),
+    "a float": (lambda: fastopt.gradcheck(np.sum, np.ones_like, 1.0), "x is a float: expected an array"),
+    "a float in a dict": (lambda: fastopt.gradcheck(np.sum, np.ones_like, {"W": 1.0}), "'W' of x is a float"),
     "nothing": (lambda: fastopt.gradcheck(np.sum, np.ones_like, np.ones(0)), "x has no elements"),
     "no function": (lambda: fastopt.gradcheck(3.0, np.ones_like, ONES), "f is 3.0: expected a function of x"),
     "no gradient": (lambda: fastopt.gradcheck(np.sum, ONES, ONES), "grad is array.*: expected a function of x"),

@@ -338,3 +338,11 @@ def test_bad_options(options: Any, error: Any, words: str) -> None:
 def test_bad_parameters(params: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         fastopt.LBFGS(params)
+
+
+def test_a_loss_without_a_lower_bound_is_told() -> None:
+    p = np.zeros(2)
+    report = fastopt.LBFGS([p]).step(lambda: (-float(p.sum()), [-np.ones(2)]))
+    assert not report.converged
+    assert report.iterations == 3
+    assert "no lower bound" in report.message

@@ -196,7 +196,7 @@ def test_along() -> None:
     assert along(lambda x: (0.0, x), [1], [2])(0.0) == (0.0, 2.0)
     with pytest.raises(ValueError, match=r"x has shape \(2,\) and the direction d \(3,\)"):
         along(rosenbrock, [1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match="gradient has shape"):
+    with pytest.raises(ValueError, match="the gradient that fun_and_grad returned has shape"):
         along(lambda x: (0.0, x[:1]), [1, 2], [1, 2])(0.0)
 
 
@@ -231,18 +231,21 @@ def test_bad_input(options: Any, words: str) -> None:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "a pair": (lambda: backtracking(lambda alpha: (1.0, 1.0), slope=-1.0), "phi gave a tuple: .*the loss alone"),
-    "a pair, bracketing": (lambda: bracketing(lambda alpha: (1.0, 1.0)), "phi gave a tuple: .*the loss alone"),
-    "no loss": (lambda: backtracking(lambda alpha: None, slope=-1.0, value=1.0), "the loss that phi gave is None"),
-    "no slope": (lambda: strong_wolfe(lambda alpha: 1.0), r"phi gave a float: expected \(loss, slope\)"),
-    "three": (lambda: strong_wolfe(lambda alpha: (1.0, -1.0, 0.0)), r"phi gave a tuple of 3: expected \(loss, slope\)"),
-    "a vector": (lambda: strong_wolfe(lambda alpha: (1.0, np.ones(1))), "the slope that phi gave is array"),
-    "no function": (lambda: bracketing(1.0), "phi is a float: expected a function of the step"),
+    "a pair": (lambda: backtracking(lambda alpha: (1.0, 1.0), slope=-1.0), "phi returned a tuple: .*the loss alone"),
+    "a pair, bracketing": (lambda: bracketing(lambda alpha: (1.0, 1.0)), "phi returned a tuple: .*the loss alone"),
+    "no loss": (lambda: backtracking(lambda alpha: None, slope=-1.0, value=1.0), "the loss that phi returned is None"),
+    "no slope": (lambda: strong_wolfe(lambda alpha: 1.0), r"phi returned a float: expected \(loss, slope\)"),
+    "three": (
+        lambda: strong_wolfe(lambda alpha: (1.0, -1.0, 0.0)),
+        r"phi returned a tuple of 3: expected \(loss, slope\)",
+    ),
+    "a vector": (lambda: strong_wolfe(lambda alpha: (1.0, np.ones(1))), "the slope that phi returned is array"),
+    "no function": (lambda: bracketing(1.0), "phi is 1.0: expected a function of the step"),
     "slope None": (lambda: backtracking(abs, slope=None), "slope is None"),
     "along no function": (lambda: along(None, [1.0], [1.0]), "fun_and_grad is None: expected a function of x"),
     "along a loss": (
         lambda: strong_wolfe(along(lambda x: 1.0, [1.0], [1.0])),
-        r"fun_and_grad gave a float: expected \(loss, gradient\)",
+        r"fun_and_grad returned a float: expected \(loss, gradient\)",
     ),
 }
 

@@ -170,7 +170,8 @@ def test_a_first_order_run_that_converges_and_one_that_diverges() -> None:
     assert "lr" in found.message
     assert np.isfinite(found.x).all()
     falling = fastopt.minimize(lambda x: (-math.inf if x[0] > 5 else -float(x[0]), -np.ones(1)), [0.0], "sgd", lr=1.0)
-    assert (falling.status, falling.fun, falling.x.tolist()) == (4, -5.0, [5.0])
+    assert (falling.status, falling.fun, falling.x.tolist()) == (5, -5.0, [5.0])
+    assert "no lower bound" in falling.message
 
 
 @pytest.mark.parametrize(
@@ -281,9 +282,41 @@ def test_losses_that_are_not_finite_everywhere(method: str) -> None:
     assert "not finite at any step tried" in nowhere.message
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "gradient_descent"])
+@pytest.mark.parametrize("search", ["strong_wolfe", "bracketing"])
+@pytest.mark.parametrize(
+    ("loss", "evaluations"),
+    [
+        (lambda x: (-float(x.sum()), -np.ones(2)), 200),
+        (lambda x: (-float(x @ x), -2 * x), 200),
+        (lambda x: (-float(np.exp(x).sum()), -np.exp(x)), 400),
+    ],
+)
+def test_a_loss_without_a_lower_bound_is_told(method: str, search: str, loss: Any, evaluations: int) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = fastopt.minimize(loss, [1.0, 2.0], method, line_search=search)
+    assert (found.success, found.status) == (False, 5)
+    assert "no lower bound" in found.message
+    assert found.nfev <= evaluations
+    assert -math.inf < found.fun < -1e12
+
+
+def test_a_minimum_far_away_is_no_missing_lower_bound() -> None:
+    """The first line search falls to its end: the next begins with what it has learned."""
+    calls = []
+
+    def basin(x: Any) -> tuple[float, Any]:
+        calls.append(float(x[0]))
+        return 1e-18 * float((x[0] - 1e10) ** 2), 2e-18 * (x - 1e10)
+
+    found = fastopt.minimize(basin, [0.0], gtol=1e-12)
+    assert calls[:26] == sorted(calls[:26])
+    assert calls[25] < 1e9
+    assert found.success, found
+    np.testing.assert_allclose(found.x, 1e10, rtol=1e-3)
+
+
 def test_losses_without_a_minimum_and_wrong_gradients_come_to_an_end() -> None:
-    found = fastopt.minimize(lambda x: (-float(x.sum()), -np.ones(2)), [1.0, 2.0], max_iterations=200)
-    assert not found.success
     wrong = fastopt.minimize(lambda x: (quadratic(x)[0], -quadratic(x)[1]), [5.0, 6.0])
     assert (wrong.status, wrong.x.tolist()) == (2, [5.0, 6.0])
     assert "gradient is wrong" in wrong.message
@@ -322,7 +355,7 @@ def good(x: Any) -> tuple[float, Any]:
 
 
 BAD_INPUT: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
-    "no function": (3, [1.0], {}, TypeError, "fun_and_grad is a int"),
+    "no function": (3, [1.0], {}, TypeError, "fun_and_grad is 3"),
     "only a loss": (lambda x: 1.0, [1.0], {}, TypeError, r"returned a float: expected \(loss, gradient\)"),
     "three things": (lambda x: (1.0, x, x), [1.0], {}, TypeError, "returned a tuple of 3"),
     "a loss that is an array": (lambda x: (x, x), [1.0], {}, TypeError, "the loss that fun_and_grad returned"),
@@ -330,13 +363,13 @@ BAD_INPUT: dict[str, tuple[Any, Any, dict[str, Any], type[Exception], str]] = {
     "a gradient of another shape": (lambda x: (1.0, x[:1]), [1.0, 2.0], {}, ValueError, r"shape \(1,\) and x \(2,\)"),
     "a column": (lambda x: (1.0, x[:, None]), [1.0, 2.0], {}, ValueError, r"\(2, 1\) and x \(2,\)"),
     "a complex gradient": (lambda x: (1.0, x * 1j), [1.0], {}, TypeError, "complex128"),
-    "a NaN loss": (lambda x: (math.nan, x), [1.0], {}, fastopt.NonFiniteError, "loss at x0 is nan"),
+    "a NaN loss": (lambda x: (math.nan, x), [1.0], {}, fastopt.NonFiniteError, "loss of fun_and_grad at x0 is nan"),
     "an infinite gradient": (
         lambda x: (1.0, np.where(x > 1, np.inf, x)),
         [[1.0, 2.0]],
         {},
         fastopt.NonFiniteError,
-        r"gradient at x0 is inf at \[0, 1\]",
+        r"gradient of fun_and_grad at x0 is inf at \[0, 1\]",
     ),
     "x0 with NaN": (good, [1.0, math.nan], {}, ValueError, r"x0\[1\] is nan"),
     "x0 of words": (good, ["a"], {}, TypeError, "x0 is a list"),

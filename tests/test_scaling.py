@@ -158,12 +158,12 @@ def test_bad_input() -> None:
         (sizes, good[:4], ValueError, "5 n, 4 loss: expected one of each"),
         (sizes, [*good[:4], -1], ValueError, "loss is -1 at index 4: expected numbers above 0"),
         ([0, *sizes[1:]], good, ValueError, "n is 0 at index 0"),
-        (sizes, [*good[:4], np.nan], ValueError, "loss is nan at index 4: expected finite"),
-        (sizes, [*good[:4], np.inf], ValueError, "loss is inf at index 4"),
+        (sizes, [*good[:4], np.nan], ValueError, r"loss\[4\] is nan: expected finite"),
+        (sizes, [*good[:4], np.inf], ValueError, r"loss\[4\] is inf"),
         ([sizes], [good], ValueError, r"n has shape \(1, 5\): expected a list"),
-        (list("abcde"), good, TypeError, "n is of dtype <U1: expected real numbers"),
-        (np.array(sizes) + 1j, good, TypeError, "n is of dtype complex128"),
-        (sizes, [True] * 5, TypeError, "loss is of dtype bool"),
+        (list("abcde"), good, TypeError, "n is a list that holds <U1: expected real numbers"),
+        (np.array(sizes) + 1j, good, TypeError, "n is an array of complex128"),
+        (sizes, [True] * 5, TypeError, "loss is a list that holds bool"),
     ]:
         with pytest.raises(error, match=words):
             fit_power_law(n, loss)
@@ -198,7 +198,7 @@ def test_the_line_refuses() -> None:
     for x, y, words in [
         ([0.1, 0.1, 0.1], [1, 2, 3], r"every x is 0\.1"),
         ([1, 2], [1, 2], "2 points: expected at least 3"),
-        ([1, 2, np.nan], [1, 2, 3], "x is nan at index 2"),
+        ([1, 2, np.nan], [1, 2, 3], r"x\[2\] is nan"),
         ([1, 2, 3], [1e308, -1e308, 1e308], "too large"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -226,7 +226,7 @@ MISFITS = {
     "a schedule that is not here": (edit("groups/0/lr", "schedule"), "lr followed a schedule"),
     "an unknown schedule": (
         edit("groups/0/lr", {"name": "x", "arguments": {}}),
-        "lr is not the config of a schedule: .*'x'",
+        "lr: config is not that of a schedule: .*'x'",
     ),
     "a schedule for a pair": (
         edit("groups/0/betas", schedules.to_config(schedules.constant(0.5))),

@@ -137,8 +137,8 @@ def test_a_state_that_does_not_fit_changes_nothing(change: Any, words: str) -> N
     ("options", "error", "words"),
     [
         ({"patience": 0}, ValueError, "patience is 0"),
-        ({"patience": 1.5}, ValueError, "patience is 1.5"),
-        ({"patience": True}, ValueError, "patience is True"),
+        ({"patience": 1.5}, TypeError, "patience is 1.5"),
+        ({"patience": True}, TypeError, "patience is True"),
         ({"patience": 1, "min_delta": -1}, ValueError, "min_delta is -1"),
         ({"patience": 1, "min_delta": math.inf}, ValueError, "min_delta is inf"),
         ({"patience": 1, "mode": "less"}, ValueError, "mode is 'less'"),

@@ -14,8 +14,9 @@ weight, sample_weight, mask : numbers >= 0; True and False are 1 and 0. A weight
 out : the array to write the gradient to: C-contiguous, of the prediction's shape and dtype. It may be the prediction
     itself and may overlap no other input.
 
-Raises TypeError or ValueError, before anything is written, for shapes that do not match, predictions or targets that
-are not finite or out of their range, and what else an argument does not allow.
+What overflows is infinite or NaN in the value and the gradient, without NumPy's warnings. Raises TypeError or
+ValueError, before anything is written, for shapes that do not match, predictions or targets that are not finite or out
+of their range, and what else an argument does not allow.
 """
 
 from fastopt.losses.classification import (

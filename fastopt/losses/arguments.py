@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
-import sys
 from typing import Any
 
 import numpy as np
 
 from fastopt import _core
-from fastopt.hyperparameters import at_least_0, number
+from fastopt.hyperparameters import reals, refuse_masked, whole
 from fastopt.tree import Array, kind
 
 ROW_SUM_TOLERANCE = 1e-5
@@ -19,7 +17,7 @@ ROW_SUM_TOLERANCE = 1e-5
 
 def prediction(name: str, x: Any, ndim: int | None = None) -> Array:
     """Refuses whatever is not a non-empty float32 or float64 array of finite numbers."""
-    _refuse_masked(name, x)
+    refuse_masked(name, x)
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name} is {kind(x)}: expected a numpy array of float32 or float64")
     if x.dtype not in (np.float32, np.float64):
@@ -38,14 +36,10 @@ def prediction(name: str, x: Any, ndim: int | None = None) -> Array:
 
 def target(name: str, x: Any, shape: tuple[int, ...], dtype: Any, beside: str) -> Array:
     """An array of this shape and dtype, C-contiguous, from anything that holds real numbers."""
-    _refuse_masked(name, x)
-    a = _array(name, x)
-    if a.dtype.kind not in "biuf":
-        raise TypeError(f"{name} is {kind(x)} that holds {a.dtype}: expected real numbers")
+    a = reals(name, x, "biuf")
     if a.shape != shape:
         raise ValueError(f"{name} has shape {a.shape}: expected {shape}, to go with {beside}")
-    with np.errstate(over="ignore"):
-        return contiguous(a.astype(dtype, copy=False))
+    return contiguous(a.astype(dtype, copy=False))
 
 
 def real_target(name: str, x: Any, like: Array, beside: str) -> Array:
@@ -74,7 +68,7 @@ def distributions(name: str, x: Any, like: Array, beside: str) -> Array:
 
 
 def integers(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
-    a = _array(name, x)
+    a = reals(name, x, "biuf")
     if a.size and a.dtype.kind not in "iu":
         raise TypeError(f"{name} holds {a.dtype}: expected integers, the numbers of the classes")
     return target(name, x, shape, a.dtype, beside)
@@ -99,7 +93,7 @@ def weights(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array | N
 
 
 def broadcast_weights(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
-    a = _array(name, x)
+    a = reals(name, x, "biuf")
     try:
         np.broadcast_to(a, shape)
     except ValueError:
@@ -154,23 +148,16 @@ def above_0(name: str, x: Array) -> None:
         _refuse(name, x, ~(x > 0), "expected a number larger than 0")
 
 
-def integer(name: str, x: Any) -> int:
-    if isinstance(x, bool) or not isinstance(x, numbers.Integral):
-        raise TypeError(f"{name} is {x!r}: expected an integer")
-    return int(x)
-
-
-def at_least_0_number(name: str, x: Any) -> float:
-    value = number(name, x)
-    at_least_0(name, value)
-    return value
-
-
-def _array(name: str, x: Any) -> Any:
-    try:
-        return np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from None
+def axes(name: str, x: Any, ndim: int) -> tuple[int, ...]:
+    """The axes that an argument of NumPy's kind means: one, a tuple of them, or None for all."""
+    if x is None:
+        return tuple(range(ndim))
+    expected = f"an axis of {ndim} dimensions, or a tuple of them"
+    given = x if isinstance(x, tuple) else (x,)
+    found = tuple(whole(name, axis, -ndim, ndim - 1, expected) % ndim for axis in given)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} is {x}: it has an axis twice")
+    return found
 
 
 def _refuse(name: str, x: Array, wrong: Array, expected: str) -> None:
@@ -178,9 +165,3 @@ def _refuse(name: str, x: Array, wrong: Array, expected: str) -> None:
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
     where = f"{name}[{', '.join(map(str, index))}]" if index else name
     raise ValueError(f"{where} is {x[index].item()!r}: {expected}")
-
-
-def _refuse_masked(name: str, x: Any) -> None:
-    # Not np.ma, whose first use imports it.
-    if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
-        raise TypeError(f"{name} is a masked array, whose mask a loss would ignore: pass its .data, and a weight")

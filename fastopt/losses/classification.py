@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import from_0_to_1, number
+from fastopt.hyperparameters import LARGEST, at_least_0, from_0_to_1, reals, whole, within
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import BLOCK, Loss, Reduction, divisor, elementwise, reduced
 from fastopt.tree import Array
@@ -15,6 +15,7 @@ LOG_FLOOR, VARIANCE_FLOOR = -100.0, 1e-12
 """What torch's binary_cross_entropy cuts log p, and p (1 - p) in its gradient, to."""
 
 
+@np.errstate(all="ignore")
 def binary_cross_entropy(
     probabilities: Array, target: Any, *, weight: Any = None, reduction: Reduction = "mean", out: Array | None = None
 ) -> Loss:
@@ -34,13 +35,13 @@ def binary_cross_entropy(
     g = arguments.gradient(out, p, "probabilities", target=target, weight=weight)
 
     def formula(p: Array, t: Array) -> tuple[Array, Array]:
-        with np.errstate(divide="ignore"):
-            yes, no = np.maximum(np.log(p), LOG_FLOOR), np.maximum(np.log1p(-p), LOG_FLOOR)
+        yes, no = np.maximum(np.log(p), LOG_FLOOR), np.maximum(np.log1p(-p), LOG_FLOOR)
         return -t * yes - (1 - t) * no, (p - t) / np.maximum(p * (1 - p), VARIANCE_FLOOR)
 
     return elementwise(formula, [p, t], [g], w, reduction, over), g
 
 
+@np.errstate(all="ignore")
 def binary_cross_entropy_with_logits(
     logits: Array,
     target: Any,
@@ -79,6 +80,7 @@ def binary_cross_entropy_with_logits(
     return reduced(losses, reduction, over, x.shape), g
 
 
+@np.errstate(all="ignore")
 def cross_entropy(
     logits: Array,
     probabilities: Any,
@@ -103,7 +105,7 @@ def cross_entropy(
     p = arguments.distributions("probabilities", probabilities, x, "logits")
     by_class = arguments.weights("weight", weight, x.shape[1:], "logits")
     by_row = arguments.weights("sample_weight", sample_weight, x.shape[:1], "logits")
-    smoothing = _smoothing(label_smoothing)
+    smoothing = within("label_smoothing", label_smoothing, from_0_to_1)
     counts = by_row if by_class is None else _times(np.einsum("ij,j->i", p, by_class), by_row)
     over = divisor(reduction, counts, len(x))
     g = arguments.gradient(out, x, "logits", probabilities=probabilities, weight=weight, sample_weight=sample_weight)
@@ -111,6 +113,7 @@ def cross_entropy(
     return reduced(losses, reduction, over, losses.shape), g
 
 
+@np.errstate(all="ignore")
 def sparse_cross_entropy(
     logits: Array,
     classes: Any,
@@ -138,11 +141,13 @@ def sparse_cross_entropy(
     y = arguments.integers("classes", classes, x.shape[:1], "logits")
     by_row = arguments.weights("sample_weight", sample_weight, x.shape[:1], "logits")
     if ignore_index is not None:
-        by_row = _times((y != arguments.integer("ignore_index", ignore_index)).astype(np.float64), by_row)
+        ignored = whole("ignore_index", ignore_index, -LARGEST, expected="a whole number")
+        by_row = _times((y != ignored).astype(np.float64), by_row)
     g = arguments.gradient(out, x, "logits", classes=classes, weight=weight, sample_weight=sample_weight)
     return _sparse(x, y, weight, by_row, label_smoothing, reduction, g)
 
 
+@np.errstate(all="ignore")
 def sequence_cross_entropy(
     logits: Array,
     classes: Any,
@@ -172,6 +177,7 @@ def sequence_cross_entropy(
     return _sparse(x, y, weight, by_step, label_smoothing, reduction, g)
 
 
+@np.errstate(all="ignore")
 def kl_divergence(
     logits: Array,
     probabilities: Any,
@@ -200,6 +206,7 @@ def kl_divergence(
     return reduced(losses, reduction, over, losses.shape), g
 
 
+@np.errstate(all="ignore")
 def focal(
     logits: Array,
     classes: Any,
@@ -222,18 +229,18 @@ def focal(
     reduction, out : see `fastopt.losses`.
     """
     x = arguments.prediction("logits", logits)
-    power = arguments.at_least_0_number("gamma", gamma)
-    binary = np.shape(classes) == x.shape
+    power = within("gamma", gamma, at_least_0)
+    found = reals("classes", classes, "biuf")
+    binary = found.shape == x.shape
     if not binary and x.ndim != 2:
         raise ValueError(
-            f"classes has shape {np.shape(classes)} and logits {x.shape}: expected the same shape for yes and no in "
+            f"classes has shape {found.shape} and logits {x.shape}: expected the same shape for yes and no in "
             "each element, or (n,) and (n, k)"
         )
     shape, k = (x.shape, 2) if binary else (x.shape[:1], x.shape[1])
-    y = arguments.class_indices("classes", arguments.integers("classes", classes, shape, "logits"), k)
+    y = arguments.class_indices("classes", arguments.integers("classes", found, shape, "logits"), k)
     if binary and alpha is not None:
-        share = number("alpha", alpha)
-        from_0_to_1("alpha", share)
+        share = within("alpha", alpha, from_0_to_1)
         alpha = (1 - share, share)
     by_class = arguments.weights("alpha", alpha, (k,), "the number of classes")
     w = arguments.weights("sample_weight", sample_weight, shape, "logits")
@@ -270,7 +277,7 @@ def _sparse(
     k = x.shape[-1]
     y = arguments.class_indices("classes", y if by_row is None else np.where(by_row > 0, y, 0), k)
     by_class = arguments.weights("weight", weight, (k,), "the number of classes")
-    smoothing = _smoothing(label_smoothing)
+    smoothing = within("label_smoothing", label_smoothing, from_0_to_1)
     counts = by_row if by_class is None else _times(by_class.take(y), by_row)
     over = divisor(reduction, counts, y.size)
     if smoothing == 0:
@@ -327,9 +334,3 @@ def _one_hot(classes: Array, k: int) -> Array:
 
 def _times(a: Array, b: Array | None) -> Array:
     return a if b is None else a * b
-
-
-def _smoothing(label_smoothing: float) -> float:
-    value = number("label_smoothing", label_smoothing)
-    from_0_to_1("label_smoothing", value)
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fastopt.hyperparameters import one_of
 from fastopt.tree import Array
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
+REDUCTIONS = get_args(Reduction)
 Loss: TypeAlias = tuple[Any, Array]
 """The value, a float or with reduction="none" an array, and the gradient."""
 
@@ -21,13 +22,12 @@ BLOCK = 1 << 16
 
 def divisor(reduction: Reduction, weight: Array | None, count: int) -> float:
     """What the sum of the losses is divided by: for a mean, the sum of the weights; else 1."""
-    one_of("reduction", reduction, ("mean", "sum", "none"))
+    one_of("reduction", reduction, REDUCTIONS)
     if reduction != "mean":
         return 1.0
     if weight is None:
         return float(count)
-    with np.errstate(over="ignore"):
-        total = float(weight.sum())
+    total = float(weight.sum())
     if total == math.inf:
         raise ValueError("the weights add up to infinity: divide them by a constant")
     if total == 0:
@@ -52,12 +52,11 @@ def elementwise(
     inputs, gradients = [x.reshape(-1) for x in inputs], [g.reshape(-1) for g in gradients]
     weight = None if weight is None else weight.reshape(-1)
     losses = np.empty(n)
-    with np.errstate(over="ignore", under="ignore"):
-        for start in range(0, n, BLOCK):
-            block = slice(start, start + BLOCK)
-            losses[block], *slopes = formula(*(x[block].astype(np.float64) for x in inputs))
-            factor: Any = 1.0 if weight is None else weight[block]
-            losses[block] *= factor
-            for g, slope in zip(gradients, slopes, strict=True):
-                g[block] = slope * (factor / over)
-        return reduced(losses, reduction, over, shape)
+    for start in range(0, n, BLOCK):
+        block = slice(start, start + BLOCK)
+        losses[block], *slopes = formula(*(x[block].astype(np.float64) for x in inputs))
+        factor: Any = 1.0 if weight is None else weight[block]
+        losses[block] *= factor
+        for g, slope in zip(gradients, slopes, strict=True):
+            g[block] = slope * (factor / over)
+    return reduced(losses, reduction, over, shape)

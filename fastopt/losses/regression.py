@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import boolean, number, positive
+from fastopt.hyperparameters import boolean, number, one_of, positive
 from fastopt.losses import arguments, rows
-from fastopt.losses.reduction import Loss, Reduction, divisor, elementwise
+from fastopt.losses.reduction import REDUCTIONS, Loss, Reduction, divisor, elementwise
 from fastopt.tree import Array
 
 
+@np.errstate(all="ignore")
 def mse(
     prediction: Array, target: Any, *, weight: Any = None, reduction: Reduction = "mean", out: Array | None = None
 ) -> Loss:
@@ -22,7 +23,7 @@ def mse(
     weight : of the prediction's shape; the mean divides by its sum.
     reduction, out : see `fastopt.losses`.
     """
-    if weight is not None or reduction == "none":
+    if weight is not None or one_of("reduction", reduction, REDUCTIONS) == "none":
         return _of_difference(lambda d: (d * d, 2 * d), prediction, target, weight, reduction, out)
     p = arguments.prediction("prediction", prediction)
     t = arguments.real_target("target", target, p, "prediction")
@@ -31,6 +32,7 @@ def mse(
     return rows.squared_error(arguments.flat(p), t.reshape(-1), 2 / over, g.reshape(-1)) / over, g
 
 
+@np.errstate(all="ignore")
 def mae(
     prediction: Array, target: Any, *, weight: Any = None, reduction: Reduction = "mean", out: Array | None = None
 ) -> Loss:
@@ -42,6 +44,7 @@ def mae(
     return _of_difference(lambda d: (np.abs(d), np.sign(d)), prediction, target, weight, reduction, out)
 
 
+@np.errstate(all="ignore")
 def lp(
     prediction: Array,
     target: Any,
@@ -70,6 +73,7 @@ def lp(
     return _of_difference(formula, prediction, target, weight, reduction, out)
 
 
+@np.errstate(all="ignore")
 def huber(
     prediction: Array,
     target: Any,
@@ -94,6 +98,7 @@ def huber(
     return _of_difference(formula, prediction, target, weight, reduction, out)
 
 
+@np.errstate(all="ignore")
 def gaussian_nll(
     mean: Array,
     target: Any,

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.hyperparameters import at_least_0, within
 from fastopt.losses import arguments
 from fastopt.losses.reduction import Loss, Reduction, divisor, reduced
 from fastopt.tree import Array
 
 
+@np.errstate(all="ignore")
 def dice(
     probabilities: Array,
     mask: Any,
@@ -38,6 +40,7 @@ def dice(
     return _overlap(fraction, probabilities, mask, smooth, axis, weight, reduction, out)
 
 
+@np.errstate(all="ignore")
 def iou(
     probabilities: Array,
     mask: Any,
@@ -72,10 +75,12 @@ def _overlap(
     arguments.from_0_to_1("probabilities", p)
     m = arguments.unit_target("mask", mask, p, "probabilities")
     w = arguments.weights("weight", weight, p.shape, "probabilities")
-    extra = arguments.at_least_0_number("smooth", smooth)
+    extra = within("smooth", smooth, at_least_0)
+
+    over_axes = arguments.axes("axis", axis, p.ndim)
 
     def total(x: Array) -> Array:
-        summed: Array = np.sum(x if w is None else x * w, axis=axis, keepdims=True)
+        summed: Array = np.sum(x if w is None else x * w, axis=over_axes, keepdims=True)
         return summed
 
     above, below, by_above, by_below = fraction(p.astype(np.float64), m.astype(np.float64), total)
@@ -86,5 +91,5 @@ def _overlap(
     g = arguments.gradient(out, p, "probabilities", mask=mask, weight=weight)
     slope = (above / below * by_below - by_above) / (below * over)
     g[...] = slope if w is None else slope * w
-    shape = np.squeeze(below, axis).shape
+    shape = np.squeeze(below, over_axes).shape
     return reduced(1 - above / below, reduction, over, shape), g

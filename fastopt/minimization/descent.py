@@ -25,6 +25,8 @@ SEARCHES: dict[str, Callable[..., Found]] = {
 SEARCH_OPTIONS = {"strong_wolfe": ("c1", "c2"), "backtracking": ("c1", "shrink"), "bracketing": ("tolerance",)}
 IDLE = 10
 """So many iterations that lowered neither the loss, but for rounding, nor max|gradient| are the end of a descent."""
+ENDLESS = 3
+"""So many line searches in a row that never came to a point where the loss rises say that it has no lower bound."""
 EVALUATIONS = {"strong_wolfe": 25, "backtracking": 60, "bracketing": 60}
 
 
@@ -86,7 +88,9 @@ class Descent:
         self.value = math.nan
         self.steepest = self.norm = math.nan
         self.evaluations = 0
-        self._met_finite = self._met_nonfinite = False
+        self._met_finite = self._met_nonfinite = self._met_minus_infinity = False
+        self._endless = 0
+        self._longest = (0.0, math.nan)
         self._evaluate = evaluate
         self._search = SEARCHES[search]
         self._options = dict(options, max_evaluations=EVALUATIONS[search])
@@ -108,12 +112,13 @@ class Descent:
         self.evaluations += 1
         self._last = None
         self._least, self._idle = math.inf, 0
+        self._met_minus_infinity, self._endless = False, 0
         self.steepest, self.norm = v.steepness()
         return math.isfinite(self.value) and math.isfinite(self.steepest)
 
     def iterate(self, max_evaluations: float = math.inf) -> bool:
         """One direction and one line search; False where it finds no lower point, and is where it was."""
-        if self._idle == IDLE:
+        if self._idle == IDLE or self._endless == ENDLESS:
             return False
         v = self.vectors
         if self._direct is None:
@@ -129,6 +134,9 @@ class Descent:
             found = self._along(slope, max_evaluations - found.evaluations)
         if not self._moves(found):
             return False
+        farthest, slope_there = self._longest
+        falls = not found.success and found.alpha == farthest and slope_there < 0
+        self._endless = self._endless + 1 if falls else 0
         if self._tried[0] != found.alpha:
             self._try(found.alpha)
         v.accept()
@@ -145,6 +153,15 @@ class Descent:
         """Whether the last line search met nothing finite, but for steps so short that they changed nothing."""
         return self._met_nonfinite and not self._met_finite
 
+    @property
+    def without_bound(self) -> str | None:
+        """Why a descent that has ended seems to be one of a loss without a lower bound, or None."""
+        if self._endless == ENDLESS:
+            return f"the loss went on falling to the end of {ENDLESS} line searches: it seems to have no lower bound"
+        if self._met_minus_infinity:
+            return "the loss is -inf at a step tried: it seems to have no lower bound"
+        return None
+
     def _moves(self, found: Found) -> bool:
         """A search may fail and yet go down; by less than the rounding error of the loss it does not."""
         return found.success or self.value - found.value > self._rounding * abs(self.value)
@@ -152,6 +169,7 @@ class Descent:
     def _along(self, slope: float, max_evaluations: float) -> Found:
         if not -math.inf < slope < 0 or max_evaluations < 1:
             return Found(0.0, self.value, 0, False)
+        self._longest, self._met_minus_infinity = (0.0, math.nan), False
         options = self._options
         if max_evaluations < options["max_evaluations"]:
             options = dict(options, max_evaluations=int(max_evaluations))
@@ -179,8 +197,11 @@ class Descent:
         value = self._evaluate(v.trial_x, v.trial_g)
         slope = v.trial_slope()
         self.evaluations += 1
+        if alpha > self._longest[0]:
+            self._longest = (alpha, slope)
         if not math.isfinite(value + slope):
             self._met_nonfinite = True
+            self._met_minus_infinity |= value == -math.inf
         elif value != self.value:
             self._met_finite = True
         self._tried = (alpha, value)

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt import _core, checkpoint, copying, tree
-from fastopt.hyperparameters import at_least_0, number, one_of, whole
+from fastopt.hyperparameters import at_least_0, function, one_of, shown, whole, within
+from fastopt.line_search import pair
 from fastopt.minimization.descent import Descent, search_options
-from fastopt.minimization.objective import pair
 from fastopt.nonfinite import NonFiniteError
 from fastopt.parameters import STEPPED
 from fastopt.persistence import LOADING
@@ -76,9 +76,7 @@ class LBFGS:
         self.line_search = line_search
         self.max_iterations = whole("max_iterations", max_iterations)
         self.max_evaluations = None if max_evaluations is None else whole("max_evaluations", max_evaluations)
-        self.gtol, self.ftol = number("gtol", gtol), number("ftol", ftol)
-        at_least_0("gtol", self.gtol)
-        at_least_0("ftol", self.ftol)
+        self.gtol, self.ftol = within("gtol", gtol, at_least_0), within("ftol", ftol, at_least_0)
         self.t = 0
         if tree.is_groups(params):
             raise TypeError("LBFGS takes no groups, as there is one step for all: pass the arrays without 'params'")
@@ -123,8 +121,7 @@ class LBFGS:
         is not finite at the start or at every step tried; these, and whatever the closure raises, leave the parameters
         as they were before the step. Pairs found in it are kept.
         """
-        if not callable(closure):
-            raise TypeError(f"closure is {tree.kind(closure)}: expected a function that returns (loss, gradients)")
+        function("closure", closure, "a function that returns (loss, gradients)")
         try:
             begin = (lambda: [self._plan], INSIDE, setattr, self, "_closure", closure)
             return self._displacement.attempt(self._run, *begin)
@@ -147,12 +144,14 @@ class LBFGS:
                 if descent.iterate():
                     iterations += 1
                     continue
+                message = (
+                    descent.without_bound or "no lower loss was found: rounding hides it, or the gradient is wrong"
+                )
                 if descent.all_nonfinite:
                     raise NonFiniteError(
                         "loss or gradient is NaN or infinite at every step tried along the direction, however short: "
                         "the parameters are as they were before the step"
                     )
-                message = "no lower loss was found: rounding hides it, or the gradient is wrong"
             self._place(descent.vectors.x)
             converged = message.startswith("converged")
             report = LBFGSReport(descent.value, descent.steepest, converged, iterations, descent.evaluations, message)
@@ -281,17 +280,17 @@ class LBFGS:
         if saved["optimizer"] != "LBFGS":
             raise ValueError(f"this is the state of {saved['optimizer']}, and this optimizer is LBFGS")
         if isinstance(saved["t"], bool) or not isinstance(saved["t"], int) or saved["t"] < 0:
-            raise ValueError(f"t is {saved['t']!r}: expected a count of iterations")
+            raise ValueError(f"t is {shown(saved['t'])}: expected a count of iterations")
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
         if not isinstance(found, list) or set(found) != set(self.names):
-            raise ValueError(f"the state is of {found!r}, and the parameters are {list(self.names)}")
+            raise ValueError(f"the state is of {shown(found)}, and the parameters are {list(self.names)}")
         counts, dtype = set(), self._descent.vectors.x.dtype
         for name, p in zip(self.names, self._params, strict=True):
             for key in ("s", "y"):
                 entry = saved["state"][name]
                 a = entry.get(key) if isinstance(entry, Mapping) else None
                 if not isinstance(a, np.ndarray) or a.dtype != dtype or a.shape[1:] != p.shape or not a.ndim:
-                    what = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else repr(a)
+                    what = f"{a.dtype} {a.shape}" if isinstance(a, np.ndarray) else shown(a)
                     raise ValueError(f"{key!r} of {name!r} is {what}: expected {dtype} of shape (pairs, *{p.shape})")
                 counts.add(a.shape[0])
         if len(counts) != 1:

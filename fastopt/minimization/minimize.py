@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastopt import optimizers
-from fastopt.hyperparameters import at_least_0, number, whole
+from fastopt.hyperparameters import at_least_0, function, one_of, whole, within
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.newton import newton
 from fastopt.minimization.objective import Objective
-from fastopt.minimization.result import CONVERGED, DIVERGED, LIMIT, STOPPED, STUCK, Minimum
+from fastopt.minimization.result import CONVERGED, DIVERGED, ENDLESS, LIMIT, STOPPED, STUCK, Minimum
 from fastopt.optimizer import Optimizer
 from fastopt.tree import Array
 
@@ -55,19 +55,16 @@ def minimize(
     loss or gradient at x0 is not finite, numpy.linalg.LinAlgError where Newton meets a singular Hessian; what
     fun_and_grad, callback and hess raise comes through.
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}: expected one of {', '.join(map(repr, METHODS))}")
-    gtol, ftol = number("gtol", gtol), number("ftol", ftol)
-    at_least_0("gtol", gtol)
-    at_least_0("ftol", ftol)
+    one_of("method", method, METHODS)
+    gtol, ftol = within("gtol", gtol, at_least_0), within("ftol", ftol, at_least_0)
     whole("max_iterations", max_iterations)
     if max_evaluations is not None:
         whole("max_evaluations", max_evaluations)
     if (method == "newton") != (hess is not None):
         raise TypeError("method='newton' needs hess=, a function that gives the Hessian at x; no other method takes it")
     for name, f in (("callback", callback), ("hess", hess)):
-        if f is not None and not callable(f):
-            raise TypeError(f"{name} is {f!r}: expected a function")
+        if f is not None:
+            function(name, f, "a function")
     objective = Objective(fun_and_grad, x0)
     run = _Run(objective, gtol, ftol, max_iterations, max_evaluations or math.inf, callback)
     if method in FIRST_ORDER:
@@ -153,12 +150,16 @@ class _Run:
         status, why = STUCK, "no lower loss was found: rounding hides a further decrease, or the gradient is wrong"
         if descent.evaluations >= self.max_evaluations:
             status, why = LIMIT, f"not converged after {descent.evaluations} evaluations, max_evaluations"
+        elif descent.without_bound:
+            status, why = ENDLESS, descent.without_bound
         elif descent.all_nonfinite:
             why = "the loss or its gradient is not finite at any step tried"
         return status, f"{why}; {_left(descent.steepest)}"
 
     def _diverged(self, value: float, steepest: float) -> tuple[int, str]:
         where = f"at iteration {self.iterations} the loss is {value:g}, {_left(steepest)}"
+        if value == -math.inf:
+            return ENDLESS, f"{where}: it seems to have no lower bound"
         return DIVERGED, f"{where}: take shorter steps (a smaller lr)"
 
     def _stopped(self, x: Array, value: float, g: Array, evaluations: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.hyperparameters import reals
 from fastopt.minimization.descent import Direct
 from fastopt.tree import Array
 
@@ -35,9 +36,7 @@ def newton(hess: Callable[[Array], Any], shape: tuple[int, ...]) -> Direct:
 
 
 def _checked(found: Any, shape: tuple[int, ...], n: int) -> Array:
-    H = np.asarray(found)
-    if H.dtype.kind not in "fiu":
-        raise TypeError(f"hess returned an array of {H.dtype}: expected real numbers")
+    H = reals("what hess returned", found)
     if H.shape not in ((n, n), shape + shape):
         raise ValueError(f"hess returned the shape {H.shape}: expected {(n, n)} for x of shape {shape}")
     H = H.reshape(n, n).astype(np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastopt.tree import Array
 
-CONVERGED, LIMIT, STUCK, STOPPED, DIVERGED = range(5)
+CONVERGED, LIMIT, STUCK, STOPPED, DIVERGED, ENDLESS = range(6)
 
 
 class Minimum(NamedTuple):
@@ -19,7 +19,7 @@ class Minimum(NamedTuple):
     nit, nfev : iterations; evaluations of loss and gradient together.
     success : whether a tolerance was met.
     status : 0 for that, 1 for a limit reached, 2 for no lower point found, 3 for stopped by the callback, 4 for a loss
-        or gradient that ceased to be finite.
+        or gradient that ceased to be finite, 5 for a loss that seems to have no lower bound.
     message : the same in words.
     """
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from fastopt.hyperparameters import (
+    LARGEST,
     at_least_0,
     boolean,
     finite,
     from_0_below_1,
     from_0_to_1,
-    number,
     one_of,
     positive,
     whole,
+    within,
 )
 
 
@@ -47,7 +49,7 @@ class NamedSchedule(Named):
     """
 
     def __call__(self, t: int) -> float:
-        if type(t) is not int or t < 0:
+        if type(t) is not int or not 0 <= t <= LARGEST:
             t = whole("t", t, 0)
         return self._value(t)
 
@@ -55,30 +57,17 @@ class NamedSchedule(Named):
         raise NotImplementedError
 
 
-def _within(check: Callable[[str, float], None]) -> Callable[[str, Any], float]:
-    def admit(name: str, value: Any) -> float:
-        x = number(name, value)
-        check(name, x)
-        return x
-
-    return admit
-
-
-def _choice(*choices: str) -> Callable[[str, Any], Any]:
-    return lambda name, value: one_of(name, value, choices)
-
-
 # An argument means the same in every schedule that has it.
 DOMAINS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("v", "end", "eta_min", "v_max", "min_value"), finite),
     **dict.fromkeys(("steps", "every", "t_mult"), whole),
     **dict.fromkeys(("gamma", "scale", "power", "div_factor", "final_div_factor"), positive),
-    **dict.fromkeys(("rate", "threshold", "eps"), _within(at_least_0)),
-    **dict.fromkeys(("base_momentum", "max_momentum", "factor"), _within(from_0_below_1)),
-    **dict.fromkeys(("patience", "cooldown"), lambda name, value: whole(name, value, 0)),
-    "pct_start": _within(from_0_to_1),
+    **dict.fromkeys(("rate", "threshold", "eps"), partial(within, check=at_least_0)),
+    **dict.fromkeys(("base_momentum", "max_momentum", "factor"), partial(within, check=from_0_below_1)),
+    **dict.fromkeys(("patience", "cooldown"), partial(whole, least=0)),
+    "pct_start": partial(within, check=from_0_to_1),
     "three_phase": boolean,
-    "anneal_strategy": _choice("cos", "linear"),
-    "mode": _choice("min", "max"),
-    "threshold_mode": _choice("rel", "abs"),
+    "anneal_strategy": partial(one_of, choices=("cos", "linear")),
+    "mode": partial(one_of, choices=("min", "max")),
+    "threshold_mode": partial(one_of, choices=("rel", "abs")),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastopt.hyperparameters import Schedule
+from fastopt.hyperparameters import Schedule, shown
 from fastopt.schedules import formulas
 from fastopt.schedules.base import NamedSchedule
 from fastopt.schedules.cycle import CyclePart, one_cycle
@@ -45,7 +45,9 @@ def to_config(schedule: Schedule) -> dict[str, Any]:
         return {"name": "ReduceOnPlateau", "arguments": schedule.state_dict()}
     name = f"one_cycle.{schedule.part}" if isinstance(schedule, CyclePart) else type(schedule).__name__
     if not isinstance(schedule, NamedSchedule) or name not in _MAKERS:
-        raise TypeError(f"{schedule!r} is not one of fastopt.schedules: it cannot be saved by name and arguments")
+        raise TypeError(
+            f"schedule is {shown(schedule)}, not one of fastopt.schedules: it cannot be saved by name and arguments"
+        )
     return {"name": name, "arguments": {key: _plain(value) for key, value in schedule._arguments().items()}}
 
 
@@ -58,7 +60,7 @@ def from_config(config: Mapping[str, Any]) -> NamedSchedule:
     try:
         return _made(config)
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"not the config of a schedule: {error}") from error
+        raise ValueError(f"config is not that of a schedule: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -69,18 +71,18 @@ def _plain(value: Any) -> Any:
 
 def _made(config: Any) -> NamedSchedule:
     if not isinstance(config, Mapping) or config.keys() != {"name", "arguments"}:
-        raise ValueError(f"{config!r}: expected a dict with the keys name and arguments")
+        raise ValueError(f"{shown(config)}: expected a dict with the keys name and arguments")
     name, arguments = config["name"], config["arguments"]
     if not isinstance(arguments, Mapping):
-        raise ValueError(f"the arguments of {name!r} are {arguments!r}: expected a dict")
+        raise ValueError(f"the arguments of {shown(name)} are {shown(arguments)}: expected a dict")
     if any(callable(value) for value in arguments.values()):
-        raise ValueError(f"an argument of {name!r} is a callable: expected plain data")
+        raise ValueError(f"an argument of {shown(name)} is a callable: expected plain data")
     if name == "ReduceOnPlateau":
         plateau = ReduceOnPlateau(0.0)
         plateau.load_state_dict(arguments)
         return plateau
     if not isinstance(name, str) or name not in _MAKERS:
-        raise ValueError(f"there is no schedule {name!r}: fastopt knows {', '.join(_MAKERS)} and ReduceOnPlateau")
+        raise ValueError(f"there is no schedule {shown(name)}: fastopt knows {', '.join(_MAKERS)} and ReduceOnPlateau")
     return _MAKERS[name](
         **{key: _made(value) if isinstance(value, Mapping) else value for key, value in arguments.items()}
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from fastopt._core import power as whole_power
-from fastopt.hyperparameters import Scalar, finite, number, positive, whole
+from fastopt.hyperparameters import Scalar, finite, number, positive, shown, whole
 from fastopt.schedules.base import NamedSchedule
 
 
@@ -172,11 +175,7 @@ class piecewise(NamedSchedule):
     values: Sequence[float]
 
     def __post_init__(self) -> None:
-        for name in ("boundaries", "values"):
-            if isinstance(getattr(self, name), str) or not hasattr(getattr(self, name), "__iter__"):
-                raise TypeError(f"{name} of piecewise is {getattr(self, name)!r}: expected a list of numbers")
-        boundaries = tuple(whole(f"boundaries[{i}] of piecewise", b) for i, b in enumerate(self.boundaries))
-        values = tuple(finite(f"values[{i}] of piecewise", v) for i, v in enumerate(self.values))
+        boundaries, values = self._numbers("boundaries", whole), self._numbers("values", finite)
         if list(boundaries) != sorted(set(boundaries)):
             raise ValueError(f"boundaries of piecewise is {list(boundaries)}: each must be larger than the one before")
         if len(values) != len(boundaries) + 1:
@@ -186,6 +185,13 @@ class piecewise(NamedSchedule):
             )
         object.__setattr__(self, "boundaries", boundaries)
         object.__setattr__(self, "values", values)
+
+    def _numbers(self, name: str, check: Callable[[str, Any], Any]) -> tuple[Any, ...]:
+        given = getattr(self, name)
+        given = given.tolist() if isinstance(given, np.ndarray) else given
+        if not isinstance(given, (list, tuple, range)):
+            raise TypeError(f"{name} of piecewise is {shown(given)}: expected a list of numbers")
+        return tuple(check(f"{name}[{i}] of piecewise", x) for i, x in enumerate(given))
 
     def _value(self, t: int) -> float:
         return self.values[bisect_right(self.boundaries, t)]
@@ -212,7 +218,7 @@ class warmup(NamedSchedule):
         assert callable(self.then)
         if t < self.steps:
             return number("then(0) of warmup", self.then(0)) * (t + 1) / self.steps
-        return self.then(t - self.steps)
+        return number(f"then({t - self.steps}) of warmup", self.then(t - self.steps))
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:

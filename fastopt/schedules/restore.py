@@ -27,7 +27,7 @@ class Restored:
         try:
             made = from_config(config)
         except ValueError as error:
-            raise ValueError(f"{name} is {error}") from error
+            raise ValueError(f"{name}: {error}") from error
         saved, own = _plateau_in(made), _plateau_in(mine)
         if saved is not None:
             self._plateaus.append((name, own, saved))
