@@ -277,6 +277,7 @@ def test_bad_gradients_leave_the_parameters_where_they_were() -> None:
     with pytest.raises(RuntimeError, match="without a first"):
         sam.second_step({"W": np.ones(4)})
     opt.accumulate({"W": np.ones(4)})
+    before = snapshot(opt)
     with pytest.raises(RuntimeError, match="accumulated and not applied"):
         sam.step(lambda: {"W": np.ones(4)})
     assert snapshot(opt) == before
