@@ -183,7 +183,7 @@ def test_what_is_refused_and_changes_nothing() -> None:
 def test_a_nonfinite_micro_batch_is_met_at_the_step(bad: float, backend: str) -> None:
     params = {"W": np.ones(3)}
     opt = fastopt.Adam(params, on_nonfinite="raise", backend=backend)
-    start = snapshot(opt)
+    unused = snapshot(opt)
     opt.accumulate({"W": np.array([1, bad, 1])})
     opt.accumulate({"W": np.ones(3)})
     before = snapshot(opt)
@@ -193,7 +193,7 @@ def test_a_nonfinite_micro_batch_is_met_at_the_step(bad: float, backend: str) ->
     assert opt.state_dict()["accumulation"]["count"] == 2
     opt.on_nonfinite = "skip"
     assert not opt.step().applied
-    assert snapshot(opt) == start
+    assert snapshot(opt) == unused
     opt.accumulate({"W": np.ones(3)})
     assert opt.step().applied
 

@@ -176,11 +176,11 @@ def test_a_pair_is_kept_where_its_curvature_is_safely_positive(s: Any, y: Any, k
 def test_the_length_of_a_pair_is_that_of_all_blocks() -> None:
     """s.y is 1, and lost in the rounding of a step of 1e17 that shows in the last block alone."""
     for v in descents(2 * _core.CHUNK + 1, np.float64, 1):
-        s, y = v.spare()
-        s[...] = y[...] = 0
+        s, y = np.zeros((2, 2 * _core.CHUNK + 1))
         s[0] = y[0] = 1
         s[-1] = 1e17
-        assert v.remember() is False
+        v.replace([(s, y)], [])
+        assert v.count == 0
 
 
 def test_dot_takes_vectors_that_match() -> None:
