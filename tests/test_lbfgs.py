@@ -161,6 +161,18 @@ def test_loading_matches_by_name_and_keeps_the_newest_pairs() -> None:
     assert all(same_bits(kept[name][key], saved["state"][name][key][-2:]) for name in kept for key in "sy")
 
 
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_loading_replaces_the_pairs_that_there_were(backend: str) -> None:
+    net = Network()
+    opt = fastopt.LBFGS(net.params, max_iterations=2, backend=backend)
+    opt.step(net)
+    saved = opt.state_dict()
+    opt.step(net)
+    opt.load_state_dict(saved)
+    kept = opt.state_dict()["state"]
+    assert all(same_bits(kept[name][key], saved["state"][name][key]) for name in kept for key in "sy")
+
+
 def broken(change: Any) -> Any:
     net = Network()
     opt = fastopt.LBFGS(net.params)

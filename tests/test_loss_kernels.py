@@ -239,7 +239,7 @@ def test_the_loops_are_vectors(isa: str, real: str) -> None:
 def test_one_digest_on_any_number_of_threads(name: str, dtype: Any) -> None:
     rng = np.random.default_rng(8)
     x, z = rng.standard_normal((2222, 67)).astype(dtype), rng.random((2222, 67)).astype(dtype)
-    classes = rng.integers(0, 67, 2222)
+    classes, weights = rng.integers(0, 67, 2222), rng.random(2222)
     before, found = _core.default_threads(), []
     try:
         for threads in (1, 2, 3, 7):
@@ -247,7 +247,7 @@ def test_one_digest_on_any_number_of_threads(name: str, dtype: Any) -> None:
             g, more, losses, rows = np.zeros_like(x), np.zeros_like(x), np.zeros(x.shape), np.zeros((2, 2222))
             total = 0.0
             if name == "softmax_cross_entropy":
-                _core.softmax_cross_entropy(x, classes, None, np.full(2222, 0.5), g, rows[0])
+                _core.softmax_cross_entropy(x, classes, None, weights, g, rows[0])
                 _core.softmax_cross_entropy(x, None, z, None, more, rows[1])
             elif name == "sigmoid_cross_entropy":
                 _core.sigmoid_cross_entropy(x, z, 0.5, g, losses)

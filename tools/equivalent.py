@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 RULES, STAGES, NORMS, TWINS = "csrc/rules.h", "csrc/stages.h", "csrc/reductions.h", "fastopt/reference.py"
-LOSSES, VECTORS = "csrc/losses.h", "csrc/vectors.c"
+LOSSES, CALLS, VECTORS = "csrc/losses.h", "csrc/losses.c", "csrc/vectors.c"
 TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference_losses.py", "fastopt/numpy_backend.py"
 
 BORDER = "at the border both branches are the same number"
@@ -22,6 +22,9 @@ UNIT = "a maximum overflows only where an element is infinite, so there is no se
 GAIN = "SGD refuses dampening with nesterov, so gain is 1 in every step"
 COMMUTES = "a b is b a to the last bit"
 BEYOND = "it writes past the losses of 16 rows, of which none is read; tools/sanitize.sh address sees that"
+UNREAD = "where there are probabilities no class is read"
+MORE = "a worker computes elements of others too: more work, of the same bits"
+IGNORED = "only classes are out of range: what the other losses return is read by nobody"
 NOTHING = "one more vector where none is left over, of -infinities, whose exponentials are 0: it adds nothing to a sum"
 WHOLE_ROW = "where there is a gradient the row is one piece, and i is 0"
 PIECES = "the row in pieces of whole vectors: each lane gets the same elements in the same order"
@@ -40,6 +43,9 @@ UNITS = "a unit twice or four times as large is a power of two as well: the sum 
 AT_0 = "at 0 the size is 0 and e is 1: nothing costs anything on either side, and above and below are both 1"
 NEEDED = "if not math.isfinite(total) or "
 FREXP = "unit = math.ldexp(1.0, -max(-1022, min(1022, "
+STARTS = "const ptrdiff_t start = begin * FO_CHUNK, "
+STOPS = "stop = end * FO_CHUNK < l->rows ? end * FO_CHUNK : l->rows;"
+CALLED = "end - begin, l->columns, at(l->prediction, start, l->dtype), "
 ADD_EXP = "FN(add_exp)(whole - i < step ? whole - i : step, x + i, max, "
 WHOLE = "const ptrdiff_t whole = n - n % FO_LANES, "
 
@@ -125,6 +131,20 @@ PROVED = [
         LOSSES,
         "softmax_cross_entropy",
         *border("const int count = rows - row <~ FO_LANES ? (int)(rows - row) : FO_LANES;"),
+    ),
+    *((IGNORED, CALLS, part, "return 1;", "return 0;") for part in ("sigmoid_part", "squares_part")),
+    *((BORDER, CALLS, part, *border(STARTS + STOPS.replace("<", "<~"))) for part in ("sigmoid_part", "squares_part")),
+    *((MORE, CALLS, part, STARTS + STOPS, STARTS + "stop = (l->rows);") for part in ("sigmoid_part", "squares_part")),
+    *(
+        (MORE, CALLS, "sigmoid_part", STARTS + STOPS, f"const ptrdiff_t start = {other}, {STOPS}")
+        for other in ("begin / FO_CHUNK", "begin")
+    ),
+    (
+        UNREAD,
+        CALLS,
+        "softmax_part",
+        CALLED + "l->classes ? l->classes + begin : NULL,",
+        CALLED + "(l->classes + begin),",
     ),
     *(
         (WHOLE_ROW, LOSSES, "softmax_row", ADD_EXP + "g ? g + i : scratch, sums);", ADD_EXP + other)

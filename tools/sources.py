@@ -30,11 +30,15 @@ class Source(NamedTuple):
     exchanged: tuple[list[str], ...] = ()
 
 
-STEP_TESTS = ["tests/test_bits.py", "tests/test_clipping.py", "tests/test_memory.py"]
+ATTACK = "tests/test_memory.py::test_between_guard_pages[tests.{}-baseline]"
+STEP_TESTS = [
+    "tests/test_bits.py",
+    "tests/test_clipping.py",
+    *(ATTACK.format(f"guarded-{name}") for name in ("kernels", "steps", "layouts")),
+]
 LOSS_TESTS = [
     "tests/test_loss_kernels.py",
-    "tests/test_memory.py::test_between_guard_pages[tests.guarded_losses-kernels-baseline]",
-    "tests/test_memory.py::test_between_guard_pages[tests.guarded_losses-classes-baseline]",
+    *(ATTACK.format(f"guarded_losses-{name}") for name in ("kernels", "classes")),
 ]
 VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
 OF_LOSSES = (
