@@ -13,6 +13,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
 
 import numpy as np
 
@@ -364,7 +365,8 @@ class Group(MutableMapping[str, Any]):
     __slots__ = ("_names", "_opt", "_params", "_values")
 
     def __init__(self, opt: Optimizer, params: Any, names: tuple[str, ...], values: dict[str, Any]) -> None:
-        self._opt = opt
+        # Weak: a dropped optimizer is gone at once, with the memory of its state.
+        self._opt = ref(opt)
         self._params = params
         self._names = names
         self._values = values
@@ -384,15 +386,22 @@ class Group(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise TypeError("a group's params are fixed: use opt.add_group({'params': ...}) for more")
+        opt = self._optimizer()
         if key not in self._values:
             raise self._unknown(key)
-        admitted = self._opt._hyperparameters[key].admit(value)
-        self._opt._check_value(key, admitted)
+        admitted = opt._hyperparameters[key].admit(value)
+        opt._check_value(key, admitted)
         self._values[key] = admitted
-        self._opt._stale = True
+        opt._stale = True
+
+    def _optimizer(self) -> Optimizer:
+        opt = self._opt()
+        if opt is None:
+            raise ReferenceError("the optimizer of this group is no more: keep the optimizer, and use opt.groups")
+        return opt
 
     def _unknown(self, key: str) -> TypeError:
-        return unknown_keyword(type(self._opt), key, self._values)
+        return unknown_keyword(type(self._optimizer()), key, self._values)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a group's keys are fixed: {key!r} cannot be removed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -91,6 +93,53 @@ def test_references_and_objects_are_flat(what: str) -> None:
         after, objects_after = census()
     assert after == references
     assert objects_after - objects < 50
+
+
+def used() -> fastopt.Optimizer:
+    opt = fastopt.SGD([P.copy()], lr=0.1, momentum=0.9, average=0.5)
+    opt.accumulate([G])
+    opt.step()
+    with opt.lookahead(), contextlib.suppress(RuntimeError):
+        opt.step([G])
+    with opt.averaged():
+        pass
+    opt.groups[0]["lr"] = 0.2
+    return copy.deepcopy(opt)
+
+
+def descended() -> fastopt.LBFGS:
+    opt = fastopt.LBFGS([P.copy()])
+    opt.step(lambda: (1.0, [G]))
+    return opt
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        kept,
+        used,
+        descended,
+        lambda: fastopt.SAM(used()),
+        lambda: fastopt.EMA([P], 0.9),
+        lambda: fastopt.RunningMean([P]),
+        lambda: fastopt.EarlyStopping(patience=1, params=[P], restore_best=True),
+    ],
+)
+def test_what_is_dropped_is_freed_at_once(make: Callable[[], Any]) -> None:
+    """Not when the garbage collector comes by: the state of a large model is gigabytes."""
+    gc.disable()
+    try:
+        gone = ref(make())
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_group_of_an_optimizer_that_is_gone() -> None:
+    group = kept().groups[0]
+    assert group["lr"] == 2e-3
+    with pytest.raises(ReferenceError, match="the optimizer of this group is no more"):
+        group["lr"] = 0.1
 
 
 def test_traced_memory_is_flat() -> None:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from weakref import WeakMethod
 
 import numpy as np
 
@@ -92,10 +93,12 @@ class LBFGS:
         self._rounds = [p for p in self._params if p.dtype != dtype] != []
         size = sum(p.size for p in self._params)
         self.backend = one_of("backend", backend, ("c", "numpy"))
+        # Weak: a dropped optimizer is gone at once, with its memory.
+        evaluate = WeakMethod(self._evaluate)
         self._descent = Descent(
             size,
             dtype,
-            self._evaluate,
+            lambda x, g: evaluate()(x, g),  # type: ignore[misc]
             line_search,
             options,
             history=self.history,
