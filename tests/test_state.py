@@ -148,6 +148,13 @@ def test_groups_share_a_plateau_after_loading_as_before() -> None:
     assert mine.best == 1
 
 
+def test_zeros_of_two_signs_are_two_states_of_a_plateau() -> None:
+    signed = [fastopt.schedules.ReduceOnPlateau(0.1, min_value=zero) for zero in (0.0, -0.0)]
+    mine = plateau()
+    with pytest.raises(ValueError, match="two different states"):
+        two_groups(mine, mine).load_state_dict(two_groups(*signed).state_dict())
+
+
 def test_plateaus_that_cannot_be_told_apart_change_nothing() -> None:
     first, second, mine = plateau(), plateau(), plateau()
     second.update(1)

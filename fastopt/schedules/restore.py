@@ -43,9 +43,11 @@ class Restored:
             found.append(
                 f"{', '.join(new)} followed a ReduceOnPlateau: make this optimizer with one or several, then load"
             )
-        states: dict[int, dict[str, Any]] = {}
+        states: dict[int, str] = {}
         for name, own, saved in self._plateaus:
-            if own is not None and states.setdefault(id(own), saved.state_dict()) != saved.state_dict():
+            # As text: 0.0 and -0.0 are equal and not the same.
+            state = repr(saved.state_dict())
+            if own is not None and states.setdefault(id(own), state) != state:
                 found.append(f"{name} follows a ReduceOnPlateau here for which two different states were saved")
         return found
 
