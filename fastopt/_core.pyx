@@ -23,7 +23,7 @@ import sys
 import numpy as np
 
 from fastopt.csrc cimport *
-from fastopt.hyperparameters import boolean
+from fastopt.arguments import boolean
 from fastopt.memory import copies_of
 
 cnp.import_array()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastopt import state, tree
-from fastopt.hyperparameters import positive, shown
+from fastopt.arguments import positive, shown
 from fastopt.memory import zeros_for
 from fastopt.parameters import plan_beside, prepare_pass
 from fastopt.tree import Array, Tree

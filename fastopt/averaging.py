@@ -11,7 +11,8 @@ from weakref import WeakSet
 import numpy as np
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show, shown
+from fastopt.arguments import boolean, from_0_below_1, shown
+from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named, stepping
 from fastopt.tree import Array, Tree

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastopt import _core, tree
-from fastopt.hyperparameters import boolean, number, positive, shown, whole
+from fastopt.arguments import boolean, number, positive, shown, whole
 from fastopt.tree import Array, Tree
 
 _KINDS: dict[float, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}

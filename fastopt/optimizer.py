@@ -11,22 +11,9 @@ from typing import Any, NamedTuple
 
 from fastopt import _core, accumulation, averaging, lookahead, runtime, tree
 from fastopt.accumulation import ACCUMULATED
+from fastopt.arguments import above_0, at_least_0, boolean, from_0_below_1, one_of, scale_in_range
 from fastopt.cohort import Cohort, Numbers
-from fastopt.hyperparameters import (
-    Fixed,
-    Group,
-    Hyperparameter,
-    Removed,
-    above_0,
-    at_least_0,
-    boolean,
-    from_0_below_1,
-    hyperparameters,
-    one_of,
-    scale_in_range,
-    show,
-    unknown_keyword,
-)
+from fastopt.hyperparameters import Fixed, Group, Hyperparameter, Removed, hyperparameters, show, unknown_keyword
 from fastopt.memory import memory_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.numpy_backend import ReferencePlan

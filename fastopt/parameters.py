@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import shown
+from fastopt.arguments import shown
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, function, number, show, shown
+from fastopt.arguments import at_least_0, boolean, function, number, shown
+from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import boolean, one_of, shown
+from fastopt.arguments import boolean, one_of, shown
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
 

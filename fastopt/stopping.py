@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, state
-from fastopt.hyperparameters import at_least_0, boolean, number, one_of, shown, whole, within
+from fastopt.arguments import at_least_0, boolean, number, one_of, shown, whole, within
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named
 from fastopt.tree import Array, Tree

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core
-from fastopt.hyperparameters import reals, refuse_masked, whole
+from fastopt.arguments import reals, refuse_masked, whole
 from fastopt.tree import Array, kind
 
 ROW_SUM_TOLERANCE = 1e-5

@@ -11,7 +11,7 @@ from weakref import WeakMethod
 import numpy as np
 
 from fastopt import _core, checkpoint, copying, tree
-from fastopt.hyperparameters import at_least_0, function, one_of, shown, whole, within
+from fastopt.arguments import at_least_0, function, one_of, shown, whole, within
 from fastopt.line_search import pair
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.nonfinite import NonFiniteError
