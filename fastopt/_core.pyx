@@ -18,12 +18,10 @@ from libc.stdlib cimport calloc, free, realloc
 
 cimport numpy as cnp
 
-import sys
-
 import numpy as np
 
 from fastopt.csrc cimport *
-from fastopt.arguments import boolean
+from fastopt.arguments import boolean, refuse_masked
 from fastopt.memory import copies_of
 
 cnp.import_array()

@@ -92,7 +92,7 @@ def function(name: str, value: Any, expected: str) -> Any:
 
 
 def refuse_masked(name: str, x: Any) -> None:
-    # Not np.ma, whose first use imports it.
+    # Not np.ma, whose first use imports it: a fork at that moment would leave the child's import lock held.
     if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError(f"{name} is a masked array, whose mask would be ignored: pass its .data")
 
@@ -111,15 +111,20 @@ def reals(name: str, x: Any, kinds: str = "fiu") -> Array:
     return a
 
 
+def refuse_element(name: str, x: Array, wrong: Array, expected: str) -> None:
+    """Names the first element that is wrong."""
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    where = f"{name}[{', '.join(map(str, index))}]" if index else name
+    raise ValueError(f"{where} is {x[index].item()!r}: {expected}")
+
+
 def doubles(name: str, x: Any) -> Array:
     """Finite numbers as an array of float64, a new one but where it is that already."""
     with np.errstate(over="ignore"):
         a = reals(name, x).astype(np.float64, copy=False)
     wrong = ~np.isfinite(a)
     if wrong.any():
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        where = f"{name}[{', '.join(map(str, index))}]" if index else name
-        raise ValueError(f"{where} is {a[index]}: expected finite numbers")
+        refuse_element(name, a, wrong, "expected finite numbers")
     return a
 
 
@@ -127,6 +132,13 @@ def axes_like(name: str, value: Any) -> Any:
     """Matplotlib's axes, or what draws as they do."""
     if not hasattr(value, "step") or not hasattr(value, "axhspan"):
         raise TypeError(f"{name} is {shown(value)}: expected matplotlib axes")
+    return value
+
+
+def norm_order(name: str, value: float) -> float:
+    expected = "1, 2 or infinity"
+    if number(name, value, expected) not in (1, 2, math.inf):
+        raise ValueError(f"{name} is {shown(value)}: expected {expected}")
     return value
 
 

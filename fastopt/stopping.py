@@ -104,7 +104,7 @@ class EarlyStopping:
         best, best_step, steps, waited = (saved[key] for key in ("best", "best_step", "steps", "waited"))
         counts = [steps, waited] if best is None else [steps, waited, best_step]
         fits = isinstance(best, float) if best is not None else best_step is None
-        if not fits or not all(map(state._is_count, counts)):
+        if not fits or not all(map(state.is_count, counts)):
             raise ValueError(
                 f"this state has best={shown(best)}, best_step={shown(best_step)}, steps={shown(steps)} and "
                 f"waited={shown(waited)}, which do not fit"
