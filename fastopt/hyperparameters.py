@@ -196,11 +196,12 @@ class Group(MutableMapping[str, Any]):
     hyperparameters. Every value is checked as it is set.
     """
 
-    __slots__ = ("_names", "_opt", "_params", "_values")
+    __slots__ = ("_cls", "_names", "_opt", "_params", "_values")
 
     def __init__(self, opt: Optimizer, params: Any, names: tuple[str, ...], values: dict[str, Any]) -> None:
         # Weak: a dropped optimizer is gone at once, with the memory of its state.
         self._opt = ref(opt)
+        self._cls = type(opt)
         self._params = params
         self._names = names
         self._values = values
@@ -220,7 +221,9 @@ class Group(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise TypeError("a group's params are fixed: use opt.add_group({'params': ...}) for more")
-        opt = self._optimizer()
+        opt = self._opt()
+        if opt is None:
+            raise ReferenceError("the optimizer of this group is no more: keep the optimizer, and use opt.groups")
         if key not in self._values:
             raise self._unknown(key)
         admitted = opt._hyperparameters[key].admit(value)
@@ -228,14 +231,8 @@ class Group(MutableMapping[str, Any]):
         self._values[key] = admitted
         opt._stale = True
 
-    def _optimizer(self) -> Optimizer:
-        opt = self._opt()
-        if opt is None:
-            raise ReferenceError("the optimizer of this group is no more: keep the optimizer, and use opt.groups")
-        return opt
-
     def _unknown(self, key: str) -> TypeError:
-        return unknown_keyword(type(self._optimizer()), key, self._values)
+        return unknown_keyword(self._cls, key, self._values)
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a group's keys are fixed: {key!r} cannot be removed")
