@@ -36,7 +36,7 @@ core = Extension(
     include_dirs=["csrc", numpy.get_include()],
     depends=[
         "fastopt/csrc.pxd",
-        "fastopt/machine.pxi",
+        "fastopt/runtime.pxi",
         "fastopt/door.pxi",
         "fastopt/views.pxi",
         "fastopt/claims.pxi",

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True
 """The only door to csrc/.
 
-Everything that can be wrong with a buffer is found here, before anything is written; below, C trusts
-its pointers. A Plan holds the parameters and their state for one optimizer: `admit` checks a step's
-gradients, `run` makes one call without the GIL over all of them. ReferencePlan in
-fastopt/numpy_backend.py puts NumPy in place of that call and shares everything else.
+Everything that can be wrong with a buffer is found here (door.pxi), before anything is written; below, C
+trusts its pointers. A Plan holds the parameters and their state for one optimizer, for one thread at a time
+(claims.pxi): `step` takes the gradients, the optimizer's coefficients, and makes one call without the GIL
+over all of them. ReferencePlan in fastopt/numpy_backend.py puts NumPy in place of that call and shares
+everything else.
 """
 
 from cpython.dict cimport PyDict_GetItem
@@ -17,12 +18,10 @@ from libc.stdlib cimport calloc, free, realloc
 
 cimport numpy as cnp
 
-import sys
-
 import numpy as np
 
 from fastopt.csrc cimport *
-from fastopt.hyperparameters import boolean
+from fastopt.arguments import boolean, refuse_masked
 from fastopt.memory import copies_of
 
 cnp.import_array()
@@ -75,11 +74,10 @@ LANES = FO_LANES
 cdef dict _norm_kinds = {"sum_squares": fo_r_sum_squares, "sum_abs": fo_r_sum_abs, "max_abs": fo_r_max_abs}
 
 
-include "machine.pxi"
+include "runtime.pxi"
 include "door.pxi"
-
-
 include "views.pxi"
+include "claims.pxi"
 
 
 cdef _count(opt, list stepped):
@@ -104,9 +102,6 @@ cdef _made(type cls, bint applied, norm, t, skipped):
 cdef inline _put(made, Py_ssize_t i, x):
     Py_INCREF(x)
     PyTuple_SET_ITEM(made, i, x)
-
-
-include "claims.pxi"
 
 
 cdef class Plan(Claimed):
@@ -271,7 +266,7 @@ cdef class Plan(Claimed):
             if accumulated:
                 opt._accumulated = None
         finally:
-            self._let_grads_go()
+            self._release()
         return _made(report, applied, norm, t, opt._skipped)
 
     def admit(self, object tree, object match):
@@ -284,7 +279,7 @@ cdef class Plan(Claimed):
         try:
             self._place()
         except BaseException:
-            self.release()
+            self._release()
             raise
         return missing
 
@@ -305,7 +300,7 @@ cdef class Plan(Claimed):
                 if self.grads[i] is None:
                     missing += 1
         except BaseException:
-            self.release()
+            self._release()
             raise
         return missing
 
@@ -332,7 +327,7 @@ cdef class Plan(Claimed):
             self._place()
             return function(*args)
         finally:
-            self.release()
+            self._release()
 
     def with_parameters(self, function, *args):
         """function(*args) with every parameter in the place of its gradient, for a pass that reads nothing else."""
@@ -342,7 +337,7 @@ cdef class Plan(Claimed):
             self.grads[:] = self.params
             return function(*args)
         finally:
-            self.release()
+            self._release()
 
     cdef int _admit(self, Py_ssize_t i, object g) except -1:
         """The door for one gradient."""
@@ -484,9 +479,9 @@ cdef class Plan(Claimed):
 
     def release(self):
         """Lets go of the gradients and of the claim."""
-        self._let_grads_go()
+        self._release()
 
-    cdef _let_grads_go(self):
+    cdef _release(self):
         cdef Py_ssize_t i
         for i in range(self.plan.count):
             self.grads[i] = None

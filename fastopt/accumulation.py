@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastopt import state, tree
-from fastopt.hyperparameters import positive, shown
+from fastopt.arguments import positive, shown
 from fastopt.memory import zeros_for
 from fastopt.parameters import plan_beside, prepare_pass
 from fastopt.tree import Array, Tree
@@ -155,7 +155,7 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     if saved.keys() != {"count", "weight", "gradients"} or not isinstance(saved["gradients"], Mapping):
         return [f"accumulation is {shown(saved)}: expected a dict with count, weight and gradients"]
     count, weight = saved["count"], saved["weight"]
-    if not state._is_count(count) or not isinstance(weight, float):
+    if not state.is_count(count) or not isinstance(weight, float):
         return [f"accumulation has the count {shown(count)} and the weight {shown(weight)}"]
     problems = []
     if not (0 < weight < math.inf if count else weight == 0):
@@ -164,7 +164,7 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     for name, g in saved["gradients"].items():
         if name not in params or not count:
             problems.append(f"accumulation has a gradient of {name!r}, which is not known here")
-        elif problem := state._entry(f"the accumulated gradient of {name!r}", params[name], g):
+        elif problem := state.wrong_entry(f"the accumulated gradient of {name!r}", params[name], g):
             problems.append(problem)
     return problems
 

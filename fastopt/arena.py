@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastopt import tree
-from fastopt.hyperparameters import boolean
+from fastopt.arguments import boolean
 from fastopt.memory import Memory
 from fastopt.tree import Array, Tree
 

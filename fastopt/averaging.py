@@ -11,7 +11,8 @@ from weakref import WeakSet
 import numpy as np
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import Own, Scalar, boolean, from_0_below_1, show, shown
+from fastopt.arguments import boolean, from_0_below_1, shown
+from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named, stepping
 from fastopt.tree import Array, Tree
@@ -100,7 +101,7 @@ class Average:
         self._refuse_swapped()
         if not isinstance(saved, Mapping) or saved.keys() != {"count", "averages"}:
             raise ValueError("this is not the state of an average: expected a dict with count and averages")
-        if not state._is_count(saved["count"]):
+        if not state.is_count(saved["count"]):
             raise ValueError(f"count is {shown(saved['count'])}: expected how many updates there were")
         copies = fitting("the average", self._plan.names, self._arrays(), saved["averages"])
         self._plan.during(LOADING, _core.publish, copies, [(self, "count", saved["count"])])
@@ -183,9 +184,13 @@ class RunningMean(Average):
         return f"RunningMean: {len(self._plan.names)} tensors, {self.count} updates"
 
 
-def averaged(opt: Optimizer) -> AbstractContextManager[None]:
+def refuse_none(opt: Optimizer) -> None:
     if opt.average is None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
+
+
+def averaged(opt: Optimizer) -> AbstractContextManager[None]:
+    refuse_none(opt)
     plan = opt._plan
     return _core.Displaced(_core.Displacement(plan.params, lasting=False), *_averages_in(plan))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fastopt.hyperparameters import boolean, whole
+from fastopt.arguments import boolean, whole
 from fastopt.rng import generator
 
 

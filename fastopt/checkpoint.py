@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
+from fastopt.arguments import shown
 from fastopt.atomic import replacing
-from fastopt.hyperparameters import shown
 from fastopt.tree import Array
 
 FORMAT = 1

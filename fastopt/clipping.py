@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastopt import _core, tree
-from fastopt.hyperparameters import boolean, number, positive, shown, whole
+from fastopt.arguments import boolean, norm_order, positive, whole
 from fastopt.tree import Array, Tree
 
 _KINDS: dict[float, _core.Reduction] = {1: "sum_abs", 2: "sum_squares", math.inf: "max_abs"}
@@ -133,7 +133,4 @@ def _arrays(grads: Tree, write: bool) -> tuple[list[str], list[Array]]:
 
 
 def _kind(norm_type: float) -> _core.Reduction:
-    kind = _KINDS.get(number("norm_type", norm_type, "1, 2 or infinity"))
-    if kind is None:
-        raise ValueError(f"norm_type is {shown(norm_type)}: expected 1, 2 or infinity")
-    return kind
+    return _KINDS[float(norm_order("norm_type", norm_type))]

@@ -7,9 +7,7 @@ cdef object _check_array(str what, object a):
         kind = f"{type(a).__module__}.{type(a).__qualname__}".removeprefix("builtins.")
         fix = "np.asarray(x)" if isinstance(a, np.generic) else "numpy.ndarray objects (of a torch tensor: x.numpy())"
         raise TypeError(f"{what} is a {kind}, not a numpy array: pass {fix}")
-    # Not np.ma, whose first use imports it: a fork at that moment would leave the child's import lock held.
-    if isinstance(a, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
-        raise TypeError(f"{what} is a masked array, whose mask a step would ignore: pass its .data")
+    refuse_masked(what, a)
     if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(a) != cnp.NPY_DOUBLE:
         raise TypeError(
             f"{what} has dtype {a.dtype}: fastopt computes in float32 and float64; "

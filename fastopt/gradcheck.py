@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import tree
-from fastopt.hyperparameters import at_least_0, function, number, one_of, positive, within
+from fastopt.arguments import at_least_0, function, number, one_of, positive, within
 from fastopt.tree import Array, Tree
 
 EPS = sys.float_info.epsilon

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import one_of, positive, shown, whole
+from fastopt.arguments import one_of, positive, shown, whole
 from fastopt.rng import generator
 from fastopt.tree import Array
 

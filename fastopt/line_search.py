@@ -19,18 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastopt.hyperparameters import (
-    at_least_0,
-    doubles,
-    function,
-    inside_0_1,
-    number,
-    positive,
-    reals,
-    shown,
-    whole,
-    within,
-)
+from fastopt.arguments import at_least_0, doubles, function, inside_0_1, number, positive, reals, shown, whole, within
 from fastopt.tree import Array, kind
 
 __all__ = ["Found", "along", "backtracking", "bracketing", "strong_wolfe"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastopt import _core
-from fastopt.hyperparameters import SCALES, inside_0_1, number, scale_in_range, shown, whole, within
+from fastopt.arguments import SCALES, inside_0_1, number, scale_in_range, shown, whole, within
 from fastopt.optimizer import Report
 
 

@@ -1,10 +1,13 @@
-"""Gradients that are not finite: the error, and where the first of them is."""
+"""Gradients that are not finite: what may be done, the error, and where the first of them is."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fastopt import _core
+
+POLICIES = None, "raise", "skip"
+"""What `on_nonfinite` may be."""
 
 
 class NonFiniteError(ValueError):

@@ -11,24 +11,11 @@ from typing import Any, NamedTuple
 
 from fastopt import _core, accumulation, averaging, lookahead, runtime, tree
 from fastopt.accumulation import ACCUMULATED
+from fastopt.arguments import above_0, at_least_0, boolean, from_0_below_1, one_of, scale_in_range
 from fastopt.cohort import Cohort, Numbers
-from fastopt.hyperparameters import (
-    Fixed,
-    Group,
-    Hyperparameter,
-    Removed,
-    above_0,
-    at_least_0,
-    boolean,
-    from_0_below_1,
-    hyperparameters,
-    one_of,
-    scale_in_range,
-    show,
-    unknown_keyword,
-)
+from fastopt.hyperparameters import Fixed, Group, Hyperparameter, Removed, hyperparameters, show, unknown_keyword
 from fastopt.memory import memory_for
-from fastopt.nonfinite import NonFiniteError, first_nonfinite
+from fastopt.nonfinite import POLICIES, NonFiniteError, first_nonfinite
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.parameters import STEPPED
 from fastopt.persistence import Persistent
@@ -512,8 +499,7 @@ class Optimizer(Persistent):
     @property
     def averages(self) -> Tree:
         """The running averages of the parameters (live arrays), in the structure that gradients have."""
-        if self._options["average"] is None:
-            raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
+        averaging.refuse_none(self)
         return tree.rebuild(self._plan.template, list(self._plan.averages))
 
     @property
@@ -534,7 +520,7 @@ class Optimizer(Persistent):
 
     @on_nonfinite.setter
     def on_nonfinite(self, value: str | None) -> None:
-        self._on_nonfinite: str | None = one_of("on_nonfinite", value, (None, "raise", "skip"))
+        self._on_nonfinite: str | None = one_of("on_nonfinite", value, POLICIES)
         self._stale = True
 
     @property

@@ -1,4 +1,4 @@
-"""Parameters outside a step: passes over them with plans of their own, and other values in them for a while."""
+"""Parameters outside a step: their names, who steps them, and passes over them with plans of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from fastopt import _core, state, tree
-from fastopt.hyperparameters import shown
+from fastopt.arguments import shown
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
@@ -35,9 +35,9 @@ def fitting(what: str, names: Sequence[str], targets: Sequence[Array], saved: An
     mine = dict(zip(names, targets, strict=True))
     if not isinstance(saved, Mapping):
         raise ValueError(f"{what}s are {shown(saved)}: expected a dict of name -> array")
-    problems = state._keys(f"{what}s of parameters", mine, saved)
+    problems = state.wrong_keys(f"{what}s of parameters", mine, saved)
     for name, target in mine.items() if not problems else ():
-        problems += [problem for problem in [state._entry(f"{what} of {name!r}", target, saved[name])] if problem]
+        problems += [problem for problem in [state.wrong_entry(f"{what} of {name!r}", target, saved[name])] if problem]
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
     return [(saved[name], target) for name, target in mine.items()]

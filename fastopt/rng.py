@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastopt.hyperparameters import whole
+from fastopt.arguments import whole
 
 MOST = 2**128 - 1
 """The largest seed: NumPy's own have 128 bits."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastopt import _core
-from fastopt.hyperparameters import whole
+from fastopt.arguments import whole
 
 _threads_why = ""
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import Own, Scalar, at_least_0, boolean, function, number, show, shown
+from fastopt.arguments import at_least_0, boolean, function, norm_order, shown
+from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
@@ -49,11 +50,9 @@ class SAM:
     def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
         if not isinstance(opt, Optimizer):
             raise TypeError(f"opt is {shown(opt)}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
-        if number("norm", norm, "1, 2 or infinity") not in (1, 2, math.inf):
-            raise ValueError(f"norm is {shown(norm)}: expected 1, 2 or infinity")
         self.opt = opt
         self.rho = rho
-        self.norm = norm
+        self.norm = norm_order("norm", norm)
         self.adaptive = boolean("adaptive", adaptive)
         self._displacement: _core.Displacement | None = None
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastopt.hyperparameters import axes_like, doubles
+from fastopt.arguments import axes_like, doubles
 from fastopt.tree import Array
 
 TUNING = 1.345

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt import _core, memory, reference, reference_losses
-from fastopt.hyperparameters import whole
+from fastopt.arguments import whole
 from fastopt.numpy_backend import ReferenceVectors
 from fastopt.rng import MOST
 from fastopt.tree import Array

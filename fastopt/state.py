@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt import _core, accumulation
-from fastopt.hyperparameters import boolean, one_of, shown
+from fastopt.arguments import LARGEST, boolean, one_of, shown
+from fastopt.nonfinite import POLICIES
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
 
@@ -131,20 +132,20 @@ def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
         if type(ours) is not type(theirs) or ours != theirs:
             problems.append(f"it was made with {name}={shown(theirs)}, and this optimizer with {name}={ours!r}")
     for key in ("t", "skipped"):
-        if not _is_count(saved[key]):
+        if not is_count(saved[key]):
             problems.append(f"{key} is {shown(saved[key])}: expected a count of steps")
     if len(saved["groups"]) != len(mine["groups"]):
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
     for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):
-        problems += _keys(f"group {i} has hyperparameters", ours, theirs)
+        problems += wrong_keys(f"group {i} has hyperparameters", ours, theirs)
         if "names" in _mapping(theirs) and not _same_names(ours["names"], theirs["names"]):
             found = theirs["names"]
             problems.append(
                 f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else shown(found)}"
             )
-    problems += _keys("options", mine["options"], saved["options"])
-    problems += _keys("state of parameters", mine["state"], saved["state"])
-    problems += _keys("averages of parameters", mine["averages"], saved["averages"])
+    problems += wrong_keys("options", mine["options"], saved["options"])
+    problems += wrong_keys("state of parameters", mine["state"], saved["state"])
+    problems += wrong_keys("averages of parameters", mine["averages"], saved["averages"])
     return problems
 
 
@@ -154,15 +155,17 @@ def _contents(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     for name, ours in mine["state"].items():
         if name in saved["state"]:
             theirs = saved["state"][name]
-            problems += _keys(f"state of {name!r} has", ours, theirs)
+            problems += wrong_keys(f"state of {name!r} has", ours, theirs)
             theirs = _mapping(theirs)
-            problems += [_entry(f"{key!r} of {name!r}", x, theirs[key]) for key, x in ours.items() if key in theirs]
+            problems += [
+                wrong_entry(f"{key!r} of {name!r}", x, theirs[key]) for key, x in ours.items() if key in theirs
+            ]
             t = theirs.get("t")
-            if _is_count(t) and _is_count(saved["t"]) and t > saved["t"]:
+            if is_count(t) and is_count(saved["t"]) and t > saved["t"]:
                 problems.append(f"'t' of {name!r} is {t}, more than the {saved['t']} steps of the optimizer")
     for name, average in mine["averages"].items():
         if name in saved["averages"]:
-            problems.append(_entry(f"the average of {name!r}", average, saved["averages"][name]))
+            problems.append(wrong_entry(f"the average of {name!r}", average, saved["averages"][name]))
     return [problem for problem in problems if problem]
 
 
@@ -170,13 +173,13 @@ def _mapping(saved: Any) -> Mapping[str, Any]:
     return saved if isinstance(saved, Mapping) else {}
 
 
-def _entry(what: str, mine: Any, saved: Any) -> str:
+def wrong_entry(what: str, mine: Any, saved: Any) -> str:
     if isinstance(mine, np.ndarray):
         if not isinstance(saved, np.ndarray) or saved.shape != mine.shape or saved.dtype != mine.dtype:
             found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else shown(saved)
             return f"{what} is {found}: expected {mine.dtype} {mine.shape}"
         return ""
-    valid = _is_count(saved) if isinstance(mine, int) else isinstance(saved, float)
+    valid = is_count(saved) if isinstance(mine, int) else isinstance(saved, float)
     return "" if valid else f"{what} is {shown(saved)}: expected a {'count' if isinstance(mine, int) else 'float'}"
 
 
@@ -210,7 +213,7 @@ def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
     if options.get("clip_norm") is not None and options.get("clip_value") is not None:
         problems.append("it clips by clip_norm and by clip_value")
     try:
-        one_of("on_nonfinite", saved.get("on_nonfinite"), (None, "raise", "skip"))
+        one_of("on_nonfinite", saved.get("on_nonfinite"), POLICIES)
         boolean("maximize", saved.get("maximize", False))
     except (TypeError, ValueError) as error:
         problems.append(str(error))
@@ -227,7 +230,7 @@ def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:
     return made.schedule(name, mine, saved) if isinstance(saved, Mapping) else saved
 
 
-def _keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
+def wrong_keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping):
         return [f"{what}: no dict, but {shown(saved)}"]
     missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
@@ -238,6 +241,5 @@ def _same_names(mine: tuple[str, ...], saved: Any) -> bool:
     return isinstance(saved, (list, tuple)) and all(isinstance(name, str) for name in saved) and set(saved) == set(mine)
 
 
-def _is_count(x: Any) -> bool:
-    # Schedules and bias corrections compute with counts as floats, which have every integer up to here.
-    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= 2**53
+def is_count(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and 0 <= x <= LARGEST

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core, state
-from fastopt.hyperparameters import at_least_0, boolean, number, one_of, shown, whole, within
+from fastopt.arguments import at_least_0, boolean, number, one_of, shown, whole, within
 from fastopt.memory import copies_of
 from fastopt.parameters import fitting, named
 from fastopt.tree import Array, Tree
@@ -104,7 +104,7 @@ class EarlyStopping:
         best, best_step, steps, waited = (saved[key] for key in ("best", "best_step", "steps", "waited"))
         counts = [steps, waited] if best is None else [steps, waited, best_step]
         fits = isinstance(best, float) if best is not None else best_step is None
-        if not fits or not all(map(state._is_count, counts)):
+        if not fits or not all(map(state.is_count, counts)):
             raise ValueError(
                 f"this state has best={shown(best)}, best_step={shown(best_step)}, steps={shown(steps)} and "
                 f"waited={shown(waited)}, which do not fit"

@@ -16,6 +16,7 @@ from fastopt import _core
 from fastopt.schedules import ReduceOnPlateau
 from fastopt.tree import Array
 from tests.cases import halving
+from tests.lockstep import plain
 
 G = {"a": np.full(5, 0.5), "b": np.full((2, 3), -0.25)}
 BAD = {**G, "b": np.full((2, 3), np.nan)}
@@ -37,14 +38,6 @@ class World:
         things = [thing for thing in (self.opt, self.also) if hasattr(thing, "state_dict")]
         shown = [repr(thing) for thing in things if isinstance(thing, fastopt.Optimizer)]
         return plain([self.params, [thing.state_dict() for thing in things], shown, _core.control_word()])
-
-
-def plain(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
-    if isinstance(x, dict):
-        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in x.items()) + "}"
-    return "[" + ", ".join(map(plain, x)) + "]" if isinstance(x, (list, tuple)) else repr(x)
 
 
 class Act(NamedTuple):

@@ -51,6 +51,15 @@ def snapshot(opt: fastopt.Optimizer) -> dict[str, bytes]:
     return {**{name: a.tobytes() for name, a in written(opt).items()}, "numbers": repr(numbers).encode()}
 
 
+def plain(x: Any) -> str:
+    """Every byte of arrays in lists and dicts, as text."""
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{key}: {plain(item)}" for key, item in x.items()) + "}"
+    return "[" + ", ".join(map(plain, x)) + "]" if isinstance(x, (list, tuple)) else repr(x)
+
+
 def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer) -> None:
     ours, theirs = written(a), written(b)
     assert ours.keys() == theirs.keys()

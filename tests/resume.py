@@ -20,7 +20,7 @@ import numpy as np
 
 from tests.cases import CASES, DTYPES, Case, ordinary
 from tests.companions import RUNS, Run, Things
-from tests.interrupted import plain
+from tests.lockstep import plain
 
 FIRST, THEN = 4, 3
 SIZES = {"W": (40, 31), "few": 3, "many": 3000}

@@ -138,6 +138,7 @@ def test_what_is_dropped_is_freed_at_once(make: Callable[[], Any]) -> None:
 def test_a_group_of_an_optimizer_that_is_gone() -> None:
     group = kept().groups[0]
     assert group["lr"] == 2e-3
+    assert group.get("learning_rate") is None
     with pytest.raises(ReferenceError, match="the optimizer of this group is no more"):
         group["lr"] = 0.1
 

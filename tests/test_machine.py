@@ -17,7 +17,7 @@ from tests.cases import ordinary
 from tests.lockstep import copies, plateaus
 from tests.machine import dtypes, like, own, rates, scales, seeds, settable, shapes
 from tests.machine_around import Around, kinds
-from tests.machine_state import SavedAndLoaded
+from tests.machine_persistence import SavedAndLoaded
 
 policies = st.sampled_from([None, "raise", "skip"])
 

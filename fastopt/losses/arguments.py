@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import _core
-from fastopt.hyperparameters import reals, refuse_masked, whole
+from fastopt.arguments import reals, refuse_element, refuse_masked, whole
 from fastopt.tree import Array, kind
 
 ROW_SUM_TOLERANCE = 1e-5
@@ -58,7 +58,7 @@ def distributions(name: str, x: Any, like: Array, beside: str) -> Array:
     """A probability distribution in each row."""
     a = target(name, x, like.shape, like.dtype, beside)
     if not a.min() >= 0:
-        _refuse(name, a, ~(a >= 0), "expected a probability, 0 or larger")
+        refuse_element(name, a, ~(a >= 0), "expected a probability, 0 or larger")
     sums = a.sum(axis=1, dtype=np.float64)
     wrong = ~(np.abs(sums - 1) <= ROW_SUM_TOLERANCE)
     if wrong.any():
@@ -77,7 +77,7 @@ def integers(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
 def class_indices(name: str, a: Array, count: int) -> Array:
     """Integers that are classes, 0 to count - 1, as int64."""
     if a.min() < 0 or a.max() >= count:
-        _refuse(name, a, (a < 0) | (a >= count), f"expected a class, 0 to {count - 1}")
+        refuse_element(name, a, (a < 0) | (a >= count), f"expected a class, 0 to {count - 1}")
     return a.astype(np.int64, copy=False)
 
 
@@ -88,7 +88,7 @@ def weights(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array | N
     a = target(name, x, shape, np.float64, beside)
     finite(name, a)
     if a.min() < 0:
-        _refuse(name, a, a < 0, "expected a weight, 0 or larger")
+        refuse_element(name, a, a < 0, "expected a weight, 0 or larger")
     return a
 
 
@@ -135,17 +135,17 @@ def finite(name: str, x: Array) -> None:
     # One pass at the speed of memory, and no array as np.isfinite would make.
     if not math.isfinite(_core.norm([x], "max_abs")[0]):
         hint = "; to rule out a class, give it a large negative finite logit, such as -1e30" if name == "logits" else ""
-        _refuse(name, x, ~np.isfinite(x), f"expected a finite number{hint}")
+        refuse_element(name, x, ~np.isfinite(x), f"expected a finite number{hint}")
 
 
 def from_0_to_1(name: str, x: Array) -> None:
     if not (x.min() >= 0 and x.max() <= 1):
-        _refuse(name, x, ~((x >= 0) & (x <= 1)), "expected a number in [0, 1]")
+        refuse_element(name, x, ~((x >= 0) & (x <= 1)), "expected a number in [0, 1]")
 
 
 def above_0(name: str, x: Array) -> None:
     if not x.min() > 0:
-        _refuse(name, x, ~(x > 0), "expected a number larger than 0")
+        refuse_element(name, x, ~(x > 0), "expected a number larger than 0")
 
 
 def axes(name: str, x: Any, ndim: int) -> tuple[int, ...]:
@@ -158,10 +158,3 @@ def axes(name: str, x: Any, ndim: int) -> tuple[int, ...]:
     if len(set(found)) < len(found):
         raise ValueError(f"{name} is {x}: it has an axis twice")
     return found
-
-
-def _refuse(name: str, x: Array, wrong: Array, expected: str) -> None:
-    """Names the first element that is wrong."""
-    index = tuple(int(i) for i in np.argwhere(wrong)[0])
-    where = f"{name}[{', '.join(map(str, index))}]" if index else name
-    raise ValueError(f"{where} is {x[index].item()!r}: {expected}")

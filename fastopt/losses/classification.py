@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import LARGEST, at_least_0, from_0_to_1, reals, whole, within
+from fastopt.arguments import LARGEST, at_least_0, from_0_to_1, reals, whole, within
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import BLOCK, Loss, Reduction, divisor, elementwise, reduced
 from fastopt.tree import Array

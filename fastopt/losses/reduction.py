@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fastopt.hyperparameters import one_of
+from fastopt.arguments import one_of
 from fastopt.tree import Array
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]

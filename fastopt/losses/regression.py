@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import boolean, number, one_of, positive
+from fastopt.arguments import boolean, number, one_of, positive
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import REDUCTIONS, Loss, Reduction, divisor, elementwise
 from fastopt.tree import Array

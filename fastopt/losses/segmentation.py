@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import at_least_0, within
+from fastopt.arguments import at_least_0, within
 from fastopt.losses import arguments
 from fastopt.losses.reduction import Loss, Reduction, divisor, reduced
 from fastopt.tree import Array

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from fastopt import _core, line_search, memory
-from fastopt.hyperparameters import one_of
+from fastopt.arguments import one_of
 from fastopt.line_search import Found
 from fastopt.numpy_backend import ReferenceVectors
 from fastopt.tree import Array

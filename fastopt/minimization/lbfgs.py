@@ -11,11 +11,11 @@ from weakref import WeakMethod
 import numpy as np
 
 from fastopt import _core, checkpoint, copying, tree
-from fastopt.hyperparameters import at_least_0, function, one_of, shown, whole, within
+from fastopt.arguments import at_least_0, function, one_of, shown, whole, within
 from fastopt.line_search import pair
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.nonfinite import NonFiniteError
-from fastopt.parameters import STEPPED
+from fastopt.parameters import STEPPED, named
 from fastopt.persistence import LOADING
 from fastopt.tree import Array, Tree
 
@@ -81,13 +81,7 @@ class LBFGS:
         self.t = 0
         if tree.is_groups(params):
             raise TypeError("LBFGS takes no groups, as there is one step for all: pass the arrays without 'params'")
-        leaves = tree.flatten(params)
-        tree.check_leaves(leaves)
-        if not leaves:
-            raise ValueError("no parameters: pass at least one array")
-        self.names = tuple(name for name, _ in leaves)
-        self._params: list[Array] = [p for _, p in leaves]
-        _core.check_parameters(self.names, self._params)
+        self.names, self._params = named(params)
         self._template = tree.transform(params, lambda leaf: leaf)
         dtype = np.result_type(*self._params)
         self._rounds = [p for p in self._params if p.dtype != dtype] != []
@@ -107,11 +101,11 @@ class LBFGS:
         )
         v = self._descent.vectors
         self._cuts = {id(a): self._cut(a) for a in (v.x, v.g, v.trial_x, v.trial_g)}
-        self._displacement = _core.Displacement(tuple(self._params), lasting=True)
+        self._displacement = _core.Displacement(self._params, lasting=True)
         self._closure: Callable[[], Any] | None = None
         # It never runs: who puts other values into the parameters for a while holds it.
-        none = (None,) * len(leaves)
-        self._plan = _core.Plan("sgd", self._template, self.names, tuple(self._params), ((),) * len(none), none, True)
+        none = (None,) * len(self.names)
+        self._plan = _core.Plan("sgd", self._template, self.names, self._params, ((),) * len(none), none, True)
         STEPPED.add(self._plan)
 
     def step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastopt import optimizers
-from fastopt.hyperparameters import at_least_0, function, one_of, whole, within
+from fastopt.arguments import at_least_0, function, one_of, whole, within
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.newton import newton
 from fastopt.minimization.objective import Objective

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import reals
+from fastopt.arguments import reals
 from fastopt.minimization.descent import Direct
 from fastopt.tree import Array
 

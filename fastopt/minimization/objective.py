@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.hyperparameters import doubles, function
+from fastopt.arguments import doubles, function
 from fastopt.line_search import loss_and_gradient
 from fastopt.nonfinite import NonFiniteError
 from fastopt.tree import Array

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar, at_least_0, boolean, number
+from fastopt.arguments import at_least_0, boolean, number
+from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar
 from fastopt.optimizer import Optimizer
 from fastopt.tree import Tree
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastopt._core import corrections
-from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar, at_least_0, boolean, from_0_below_1
+from fastopt.arguments import at_least_0, boolean, from_0_below_1
+from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar
 from fastopt.optimizer import Optimizer
 from fastopt.tree import Tree
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.hyperparameters import Fixed, Group, Hyperparameter, from_0_below_1
+from fastopt.arguments import from_0_below_1
+from fastopt.hyperparameters import Fixed, Group, Hyperparameter
 from fastopt.optimizer import Optimizer
 
 

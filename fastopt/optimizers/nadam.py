@@ -5,7 +5,8 @@ from math import exp, log
 from typing import TYPE_CHECKING, Any
 
 from fastopt._core import corrections
-from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar, at_least_0, from_0_below_1, number
+from fastopt.arguments import at_least_0, from_0_below_1, number
+from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar
 from fastopt.optimizer import Optimizer
 from fastopt.optimizers.adam import moments
 from fastopt.tree import Tree

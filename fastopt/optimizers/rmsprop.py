@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar, at_least_0, boolean, from_0_below_1
+from fastopt.arguments import at_least_0, boolean, from_0_below_1
+from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar
 from fastopt.optimizers.momentum import WithMomentum
 from fastopt.tree import Tree
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt.hyperparameters import Fixed, Group, Hyperparameter, Scalar, boolean, from_0_to_1, one_of
+from fastopt.arguments import boolean, from_0_to_1, one_of
+from fastopt.hyperparameters import Fixed, Group, Hyperparameter, Scalar
 from fastopt.optimizers.momentum import WithMomentum
 from fastopt.tree import Tree
 

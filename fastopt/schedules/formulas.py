@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastopt._core import power as whole_power
-from fastopt.hyperparameters import Scalar, finite, number, positive, shown, whole
+from fastopt.arguments import finite, number, positive, shown, whole
+from fastopt.hyperparameters import Scalar
 from fastopt.schedules.base import NamedSchedule
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.hyperparameters import Schedule, axes_like, function, number, whole
+from fastopt.arguments import axes_like, function, number, whole
+from fastopt.hyperparameters import Schedule
 
 MOST = 1_000_000
 """Steps in a picture."""

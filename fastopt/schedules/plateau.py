@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fastopt.hyperparameters import finite, number, whole
+from fastopt.arguments import finite, number, whole
 from fastopt.schedules.base import NamedSchedule
 
 

@@ -13,11 +13,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from mutants import Mutant, mutants
-
 from fastopt import _core
+from tools.mutation.mutants import Mutant, mutants
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Source(NamedTuple):

@@ -1,12 +1,12 @@
 """Mutation testing of the formulas: a wrong sign, a dropped term or exchanged coefficients must not pass the tests.
 
-    python tools/mutate.py kernels     those in csrc: tests that compare kernels with their twins
-    python tools/mutate.py twins       those in NumPy, in place of all kernels: tests that know formulas
-    python tools/mutate.py both --list
+    python -m tools.mutation kernels     those in csrc: tests that compare kernels with their twins
+    python -m tools.mutation twins       those in NumPy, in place of all kernels: tests that know formulas
+    python -m tools.mutation both --list
 
-The files and their tests are in tools/sources.py. Builds kernel mutants in a copy of the tree in a temporary folder,
+The files and their tests are in sources.py. Builds kernel mutants in a copy of the tree in a temporary folder,
 for one instruction set. Prints the survivors, and exits with 1 where there are others than those proved equivalent in
-tools/equivalent.py.
+equivalent.py.
 With --results FILE it notes every verdict there and goes on where it stopped; --seconds N stops after so long.
 """
 
@@ -32,14 +32,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from equivalent import EQUIVALENT  # noqa: E402
-from mutants import Mutant, mutated  # noqa: E402
-from sources import KERNELS, SOURCES, TWINS, group_of, mutants_of  # noqa: E402
-
-from fastopt import Optimizer, _core, numpy_backend, reference_losses  # noqa: E402
+from fastopt import Optimizer, _core, numpy_backend, reference_losses
+from tools.mutation.equivalent import EQUIVALENT
+from tools.mutation.mutants import Mutant, mutated
+from tools.mutation.sources import KERNELS, ROOT, SOURCES, TWINS, group_of, mutants_of
 
 SELFTEST = "import fastopt; print(*(failure.split(':')[0] for failure in fastopt.selftest().failures))"
 QUIETLY = ["-q", "-x", "-p", "no:cacheprovider"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-from expression import BORDER, TURNED, Edit, Expression
+from tools.mutation.expression import BORDER, TURNED, Edit, Expression
 
 
 class Mutant(NamedTuple):
