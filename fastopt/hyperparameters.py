@@ -17,7 +17,7 @@ from weakref import ref
 
 import numpy as np
 
-from fastopt.tree import Array, kind
+from fastopt.tree import Array, kind, owned
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -362,11 +362,12 @@ class Group(MutableMapping[str, Any]):
     hyperparameters. Every value is checked as it is set.
     """
 
-    __slots__ = ("_names", "_opt", "_params", "_values")
+    __slots__ = ("_class", "_names", "_opt", "_params", "_values")
 
     def __init__(self, opt: Optimizer, params: Any, names: tuple[str, ...], values: dict[str, Any]) -> None:
         # Weak: a dropped optimizer is gone at once, with the memory of its state.
         self._opt = ref(opt)
+        self._class = type(opt)
         self._params = params
         self._names = names
         self._values = values
@@ -378,7 +379,8 @@ class Group(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key == "params":
-            return self._params
+            # In containers of their own: the plan collects gradients by these.
+            return owned(self._params)
         if key not in self._values:
             raise KeyError(str(self._unknown(key)))
         return self._values[key]
@@ -401,7 +403,11 @@ class Group(MutableMapping[str, Any]):
         return opt
 
     def _unknown(self, key: str) -> TypeError:
-        return unknown_keyword(type(self._optimizer()), key, self._values)
+        return unknown_keyword(self._class, key, self._values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opt = self._optimizer()
+        return member, (opt, next(i for i, group in enumerate(opt.groups) if group is self))
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a group's keys are fixed: {key!r} cannot be removed")
@@ -416,6 +422,13 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={show(value)}" for name, value in self._values.items())
         return f"Group({len(self._names)} tensors, {shown})"
+
+
+def member(opt: Optimizer, index: int) -> Group:
+    """A group, copied or unpickled: that of the optimizer's own copy."""
+    if not hasattr(opt, "_groups"):
+        raise TypeError("an optimizer whose attributes hold a group of its own is not copied: hold its index instead")
+    return opt.groups[index]
 
 
 def show(value: Any) -> str:

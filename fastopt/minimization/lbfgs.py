@@ -81,14 +81,14 @@ class LBFGS:
         self.t = 0
         if tree.is_groups(params):
             raise TypeError("LBFGS takes no groups, as there is one step for all: pass the arrays without 'params'")
-        leaves = tree.flatten(params)
+        self._template = tree.owned(params)
+        leaves = tree.flatten(self._template)
         tree.check_leaves(leaves)
         if not leaves:
             raise ValueError("no parameters: pass at least one array")
         self.names = tuple(name for name, _ in leaves)
         self._params: list[Array] = [p for _, p in leaves]
         _core.check_parameters(self.names, self._params)
-        self._template = tree.transform(params, lambda leaf: leaf)
         dtype = np.result_type(*self._params)
         self._rounds = [p for p in self._params if p.dtype != dtype] != []
         size = sum(p.size for p in self._params)
