@@ -9,6 +9,7 @@ from weakref import ref
 
 from fastopt import _core, state, tree
 from fastopt.hyperparameters import shown
+from fastopt.memory import apart
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
@@ -56,7 +57,7 @@ def fitting(what: str, names: Sequence[str], targets: Sequence[Array], saved: An
         problems += [problem for problem in [state._entry(f"{what} of {name!r}", target, saved[name])] if problem]
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
-    return [(saved[name], target) for name, target in mine.items()]
+    return apart([(saved[name], target) for name, target in mine.items()])
 
 
 def plan_beside(opt: Optimizer, kernel: str, averages: Sequence[Array | None] = ()) -> _core.Plan:
