@@ -8,7 +8,7 @@ Array: TypeAlias = NDArray[Any]
 Call: TypeAlias = tuple[str, dict[str, float]]
 Program: TypeAlias = list[Call]
 Kind: TypeAlias = Literal["before", "rule", "after", "pass"]
-Values: TypeAlias = list[tuple[Any, str | None, Any]]
+Values: TypeAlias = list[tuple[Any, str, Any]]
 Reduction: TypeAlias = Literal["sum_squares", "sum_abs", "max_abs"]
 
 KERNELS: dict[str, tuple[Kind, tuple[str, ...], tuple[str, ...]]]

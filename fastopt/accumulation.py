@@ -51,8 +51,7 @@ class Accumulation:
 
     def add(self, opt: Optimizer, weight: float) -> int:
         """Takes the admitted gradients in."""
-        if opt._accumulation is not self or opt._plan is not self.main:
-            raise RuntimeError("another thread has loaded a state or added a group just now: accumulate again")
+        self._refuse_replaced(opt)
         plan, before = self.plan, opt._accumulated
         total = weight if before is None else before.weight + weight
         if not math.isfinite(total):
@@ -77,6 +76,7 @@ class Accumulation:
         ]
 
     def step(self, opt: Optimizer, report: type[Report], unscale: float) -> Report:
+        self._refuse_replaced(opt)
         gathered = opt._accumulated
         if gathered is None:
             raise RuntimeError(EMPTY)
@@ -84,6 +84,10 @@ class Accumulation:
         leaves = [mean if there else None for mean, there in zip(self.means, gathered.present, strict=True)]
         done: Report = opt._plan.step(opt, tree.rebuild(self.main.template, leaves), report, unscale, True)
         return done
+
+    def _refuse_replaced(self, opt: Optimizer) -> None:
+        if opt._accumulation is not self or opt._plan is not self.main:
+            raise RuntimeError("another thread has loaded a state or added a group just now: accumulate again")
 
     def save(self, opt: Optimizer) -> dict[str, Any] | None:
         gathered = opt._accumulated

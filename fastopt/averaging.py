@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from fastopt import _core, state, tree
 from fastopt.arguments import boolean, from_0_below_1, shown
 from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import copies_of
-from fastopt.parameters import fitting, named, stepping
+from fastopt.parameters import Plans, fitting, named, stepping
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 WHY = "the averages are in the parameters: do this after they are swapped back"
 LOADING = "averages are being loaded: do this after it"
-AVERAGING: WeakSet[_core.Plan] = WeakSet()
+AVERAGING = Plans()
 """The plans of all averages: none is updated while others are in the parameters."""
 
 
@@ -30,9 +29,9 @@ class Average:
     """What EMA and RunningMean share."""
 
     def __init__(self, params: Tree, flush_subnormals: bool) -> None:
-        names, arrays = named(params)
+        template = tree.owned(params)
+        names, arrays = named(template)
         averages = tuple(copies_of(arrays))
-        template = tree.transform(params, lambda p: p)
         flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
         self._plan = _core.Plan(self._kernel, template, names, arrays, none, averages, flush)
         AVERAGING.add(self._plan)
@@ -206,4 +205,4 @@ def _averages_in(plan: _core.Plan) -> tuple[Any, ...]:
 
 def _touching(plan: _core.Plan) -> list[_core.Plan]:
     """The plans of all optimizers and averages of its parameters."""
-    return stepping(plan) + [other for other in list(AVERAGING) if plan.overlaps(other)]
+    return stepping(plan) + AVERAGING.touching(plan)

@@ -2,18 +2,15 @@
 # here: so a claim always ends, and what is published is so all at once.
 
 def publish(list copies, list values):
-    """Copies arrays, (source, target) of one shape and type, then sets attributes, (object, name, value), and the
-    items of lists, (list, None, items); with no bytecode in between."""
+    """Copies arrays, (source, target) of one shape and type, then sets attributes, (object, name, value); with no
+    bytecode in between."""
     cdef list before = []
     for source, target in copies:
         cnp.PyArray_CopyInto(target, source)
     for where, name, value in values:
-        if name is None:
-            (<list>where)[:] = value
-        else:
-            # What is freed may run Python: not amid these.
-            before.append(getattr(where, name, None))
-            setattr(where, name, value)
+        # What is freed may run Python: not amid these.
+        before.append(getattr(where, name, None))
+        setattr(where, name, value)
 
 
 def undisturbed(list plans, function, *args):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 from fastopt.arguments import Check, number, shown
+from fastopt.tree import owned
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -213,7 +214,8 @@ class Group(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key == "params":
-            return self._params
+            # In containers of their own: the plan collects gradients by these.
+            return owned(self._params)
         if key not in self._values:
             raise KeyError(str(self._unknown(key)))
         return self._values[key]
@@ -221,9 +223,7 @@ class Group(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise TypeError("a group's params are fixed: use opt.add_group({'params': ...}) for more")
-        opt = self._opt()
-        if opt is None:
-            raise ReferenceError("the optimizer of this group is no more: keep the optimizer, and use opt.groups")
+        opt = self._optimizer()
         if key not in self._values:
             raise self._unknown(key)
         admitted = opt._hyperparameters[key].admit(value)
@@ -231,8 +231,18 @@ class Group(MutableMapping[str, Any]):
         self._values[key] = admitted
         opt._stale = True
 
+    def _optimizer(self) -> Optimizer:
+        opt = self._opt()
+        if opt is None:
+            raise ReferenceError("the optimizer of this group is no more: keep the optimizer, and use opt.groups")
+        return opt
+
     def _unknown(self, key: str) -> TypeError:
         return unknown_keyword(self._cls, key, self._values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opt = self._optimizer()
+        return member, (opt, next(i for i, group in enumerate(opt.groups) if group is self))
 
     def __delitem__(self, key: str) -> None:
         raise TypeError(f"a group's keys are fixed: {key!r} cannot be removed")
@@ -247,6 +257,13 @@ class Group(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={show(value)}" for name, value in self._values.items())
         return f"Group({len(self._names)} tensors, {shown})"
+
+
+def member(opt: Optimizer, index: int) -> Group:
+    """A group, copied or unpickled: that of the optimizer's own copy."""
+    if not hasattr(opt, "_groups"):
+        raise TypeError("an optimizer whose attributes hold a group of its own is not copied: hold its index instead")
+    return opt.groups[index]
 
 
 def show(value: Any) -> str:

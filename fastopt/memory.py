@@ -62,6 +62,12 @@ def zeros_for(params: Sequence[Array]) -> list[Array]:
     return [memory.zeros_like(p) for p in params]
 
 
+def apart(copies: Sequence[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
+    """(source, target) with copies of those sources that lie where targets do, to be written in between."""
+    written = {id(target.base) for _, target in copies}
+    return [(np.copy(a, order="K") if a.base is not None and id(a.base) in written else a, b) for a, b in copies]
+
+
 def copies_of(params: Sequence[Array]) -> list[Array]:
     memory = memory_for(params, 1)
     return [memory.copy(p) for p in params]

@@ -196,9 +196,9 @@ class Optimizer(Persistent):
         """Takes the first groups in, before any step."""
         self._t = 0
         self._skipped = 0
-        self._groups: list[Group] = []
+        self._groups: tuple[Group, ...] = ()
         self._cohorts: list[Cohort] = []
-        self._stale = True
+        self._stale: object = True
         self._accumulated: accumulation.Gathered | None = None
         self._accumulation: accumulation.Accumulation | None = None
         self._lookahead: lookahead.LookAhead | None = None
@@ -230,7 +230,8 @@ class Optimizer(Persistent):
         groups, members = [], []
         for addition in additions:
             arrays = addition.pop("params")
-            leaves = tree.flatten(arrays, first=unnamed)
+            own = tree.owned(arrays)
+            leaves = tree.flatten(own, first=unnamed)
             unnamed += _unnamed(arrays)
             values = dict(self._common)
             for name, value in addition.items():
@@ -240,8 +241,6 @@ class Optimizer(Persistent):
             members.append(list(range(len(names), len(names) + len(leaves))))
             names += [name for name, _ in leaves]
             params += [leaf for _, leaf in leaves]
-            # A container of our own: the caller may add to theirs.
-            own = tree.transform(arrays, lambda leaf: leaf)
             groups.append(Group(self, own, tuple(name for name, _ in leaves), values))
         if not params or not all(members):
             raise ValueError("no parameters: pass at least one array" + (" in each group" if groups[1:] else ""))
@@ -256,7 +255,7 @@ class Optimizer(Persistent):
             for i, indices in enumerate(members, len(self._groups))
         ]
         published: _core.Values = [
-            (self._groups, None, [*self._groups, *groups]),
+            (self, "_groups", (*self._groups, *groups)),
             *((self, name, None) for name in ("_accumulation", "_lookahead")),
             (self, "_cohorts", self._cohorts + cohorts),
             (self, "_grouped", grouped),
@@ -371,7 +370,8 @@ class Optimizer(Persistent):
 
     def _prepare(self) -> None:
         """Turns hyperparameters into numbers, and these into programs, one for each cohort: when they have changed."""
-        self._stale = True
+        # What a schedule or another thread changes meanwhile is for the next step.
+        self._stale = preparing = object()
         self._current_options = dict(self._options)
         self._current = [Numbers(group._values, self._fixed) for group in self._groups]
         self._schedules = [(None, name, x) for name, x in self._options.items() if _scheduled(x)]
@@ -385,7 +385,8 @@ class Optimizer(Persistent):
         self._changing = type(self).coefficients_at is not Optimizer.coefficients_at
         self._carrying = any(cohort.scalars for cohort in self._cohorts)
         self._follow()
-        self._stale = False
+        if self._stale is preparing:
+            self._stale = False
 
     def _follow(self) -> None:
         """Takes the schedules' numbers at this step, and makes the programs: with schedules at every step."""
@@ -476,7 +477,7 @@ class Optimizer(Persistent):
         return self._t
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> tuple[Group, ...]:
         """The groups of parameters, each a mapping of hyperparameters: ``opt.groups[1]["lr"] = 1e-4``."""
         return self._groups
 

@@ -5,17 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ref
 
 from fastopt import _core, state, tree
 from fastopt.arguments import shown
+from fastopt.memory import apart
 from fastopt.numpy_backend import ReferencePlan
 from fastopt.tree import Array, Tree
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
 
-STEPPED: WeakSet[_core.Plan] = WeakSet()
+
+class Plans:
+    """Plans that are still there. Unlike a WeakSet, it can be listed while other threads add to it."""
+
+    def __init__(self) -> None:
+        self._refs: set[ref[_core.Plan]] = set()
+
+    def add(self, plan: _core.Plan) -> None:
+        self._refs.add(ref(plan, self._refs.discard))
+
+    def touching(self, plan: _core.Plan) -> list[_core.Plan]:
+        """Those that write or average a parameter of this plan."""
+        found = [other for alive in self._refs.copy() if (other := alive()) is not None]
+        return [other for other in found if not other.retired and plan.overlaps(other)]
+
+
+STEPPED = Plans()
 """The plans of optimizers: who averages parameters, or puts other values into them, keeps these from stepping."""
 
 
@@ -40,7 +57,7 @@ def fitting(what: str, names: Sequence[str], targets: Sequence[Array], saved: An
         problems += [problem for problem in [state.wrong_entry(f"{what} of {name!r}", target, saved[name])] if problem]
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
-    return [(saved[name], target) for name, target in mine.items()]
+    return apart([(saved[name], target) for name, target in mine.items()])
 
 
 def plan_beside(opt: Optimizer, kernel: str, averages: Sequence[Array | None] = ()) -> _core.Plan:
@@ -63,4 +80,4 @@ def prepare_pass(opt: Optimizer, plan: _core.Plan, programs: list[_core.Program]
 
 def stepping(plan: _core.Plan) -> list[_core.Plan]:
     """The plans of all optimizers of parameters of this plan."""
-    return [other for other in list(STEPPED) if not other.retired and plan.overlaps(other)]
+    return STEPPED.touching(plan)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastopt import _core, accumulation
 from fastopt.arguments import LARGEST, boolean, one_of, shown
+from fastopt.memory import apart
 from fastopt.nonfinite import POLICIES
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
@@ -94,7 +95,7 @@ def write(opt: Optimizer, saved: Mapping[str, Any], more: Sequence[Any] = ()) ->
     t = saved["t"]
     own = {"_t": t, "_skipped": saved["skipped"], "_cohorts": opt._restored_cohorts(t, counts), "_stale": True}
     values = [*more, *((opt, name, x) for name, x in own.items()), *accumulation.loaded(opt, saved["accumulation"])]
-    _core.publish(copies, values)
+    _core.publish(apart(copies), values)
 
 
 def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:

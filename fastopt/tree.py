@@ -32,7 +32,7 @@ def flatten(tree: Tree, prefix: str = "", first: int = 0, what: str = "parameter
     try:
         return _leaves(tree, what, prefix, first)
     except RecursionError:
-        raise ValueError(f"the {what} tree is nested too deeply: does a list or dict contain itself?") from None
+        raise _too_deep(what) from None
 
 
 def _leaves(tree: Tree, what: str, prefix: str, first: int = 0) -> list[tuple[str, Any]]:
@@ -91,6 +91,14 @@ def rebuild(template: Tree, leaves: list[Any]) -> Tree:
     return transform(template, lambda _: next(remaining))
 
 
+def owned(tree: Tree, what: str = "parameter") -> Tree:
+    """The same leaves in containers of our own: the caller may change theirs."""
+    try:
+        return transform(tree, lambda leaf: leaf)
+    except RecursionError:
+        raise _too_deep(what) from None
+
+
 def transform(tree: Tree, f: Callable[[Any], Any]) -> Tree:
     if isinstance(tree, Mapping):
         return {key: transform(item, f) for key, item in tree.items()}
@@ -110,6 +118,10 @@ def check_leaves(leaves: Sequence[tuple[str, Any]], what: str = "parameter") -> 
             raise TypeError(f"{what} {name!r} is None: leave it out")
         if isinstance(leaf, Iterable) and not isinstance(leaf, (np.ndarray, str)):
             raise TypeError(f"{what} {name!r} is {kind(leaf)}: of other iterables make a list with list()")
+
+
+def _too_deep(what: str) -> ValueError:
+    return ValueError(f"the {what} tree is nested too deeply: does a list or dict contain itself?")
 
 
 def _join(path: str, key: str) -> str:

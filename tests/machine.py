@@ -96,7 +96,6 @@ def in_numpy(average: Any) -> Any:
     average._plan.configure(math.inf, 1.0, False, 0)
     for i in range(len(old.names)):
         average._plan.assign(i, 0)
-    AVERAGING.discard(old)
     AVERAGING.add(average._plan)
     return average
 

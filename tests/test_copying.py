@@ -85,6 +85,19 @@ def test_groups_names_and_changes_by_hand(way: Any) -> None:
     assert (opt.groups[0]["lr"], opt.clip_norm) == (0.001, 7.0)
 
 
+@every_way
+def test_groups_are_those_of_the_optimizer_that_is_copied_with_them(way: Any) -> None:
+    opt = fastopt.SGD([{"params": np.ones(2)}, {"params": np.ones(3)}], lr=0.5)
+    copied, groups = way((opt, [*opt.groups]))
+    assert all(group is own for group, own in zip(groups, copied.groups, strict=True))
+    groups[1]["lr"] = 0.25
+    assert (copied.groups[1]["lr"], opt.groups[1]["lr"]) == (0.25, 0.5)
+    noted = Noted(np.ones(2), lr=0.5)
+    noted.extra = noted.groups[0]
+    with pytest.raises(TypeError, match="hold its index"):
+        way(noted)
+
+
 def test_a_shallow_copy_shares_the_parameters_only() -> None:
     p = np.ones(3)
     opt = fastopt.Adam(p)

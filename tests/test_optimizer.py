@@ -77,6 +77,39 @@ def test_groups_have_their_own_hyperparameters() -> None:
         opt.groups[0]["nonsense"]
 
 
+def test_what_is_done_to_the_containers_of_a_group_changes_no_optimizer() -> None:
+    a, b = ones(1), {"x": ones(1), "y": ones(1)}
+    opt = fastopt.SGD([{"params": [a]}, {"params": b}], lr=0.5)
+    opt.groups[0]["params"].append(ones(1))
+    opt.groups[1]["params"].pop("x")
+    for wrong in ([[ones(1), ones(1)], b], [[ones(1)], {"y": ones(1)}]):
+        with pytest.raises(ValueError, match="the parameters"):
+            opt.step(wrong)
+    assert not hasattr(opt.groups, "append")
+    opt.step([[ones(1)], {"x": ones(1), "y": ones(1)}])
+    assert (a[0], b["x"][0], b["y"][0]) == (0.5, 0.5, 0.5)
+
+
+def test_a_group_that_outlives_its_optimizer_can_be_read() -> None:
+    group = fastopt.SGD(ones(1), lr=0.5).groups[0]
+    assert group["lr"] == 0.5
+    assert "betas" not in group
+    with pytest.raises(ReferenceError, match="keep the optimizer"):
+        group["lr"] = 0.25
+
+
+def test_what_a_schedule_sets_is_used_from_the_next_step_on() -> None:
+    def schedule(t: int) -> float:
+        opt.lr = 0.5**t
+        return 0.0
+
+    p = np.zeros(1)
+    opt = fastopt.SGD(p, lr=8.0, l2=schedule)
+    for expected in (-8, -9, -9.5, -9.75):
+        opt.step(ones(1))
+        assert p[0] == expected
+
+
 def test_one_group_with_momentum_is_enough_for_a_buffer() -> None:
     a, b = ones(1), ones(1)
     opt = fastopt.SGD([{"params": [a], "momentum": 0.5}, {"params": [b]}], lr=1.0)

@@ -8,6 +8,7 @@ import pickle
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -267,7 +268,17 @@ def test_who_looked_at_what_is_accumulated_before_it_was_loaded_adds_nothing() -
     opt.load_state_dict(saved)
     with pytest.raises(RuntimeError, match="accumulate again"):
         seen.plan.admitted(g, opt._match, seen.add, opt, 1.0)
+    with pytest.raises(RuntimeError, match="accumulate again"):
+        seen.step(opt, fastopt.Report, 1.0)
+    assert opt.t == 0
     assert opt.accumulate(g) == 2
+
+
+def test_averages_are_updated_while_optimizers_are_made() -> None:
+    ema = fastopt.EMA(np.zeros(3), 0.5)
+    kept: deque[fastopt.SGD] = deque(maxlen=200)
+    together(lambda _: kept.append(fastopt.SGD(np.zeros(3), lr=0.1)), ema.update)
+    assert ema.count == ROUNDS
 
 
 def test_loading_amid_accumulation() -> None:

@@ -278,3 +278,16 @@ def test_everything_that_does_not_fit_is_listed_at_once() -> None:
     saved["state"]["b"]["v"] = np.ones(4, np.float32)
     with pytest.raises(ValueError, match=r"(?s)'m' of 'W'.*'v' of 'b'"):
         fastopt.Adam({"W": np.ones(3), "b": np.ones(2)}).load_state_dict(saved)
+
+
+def test_live_arrays_that_change_places_are_loaded_as_they_were() -> None:
+    opt = fastopt.Adam([np.zeros(2), np.zeros(2)], average=0.5)
+    opt.step([np.ones(2), np.full(2, 2.0)])
+    before, own = opt.state_dict(), opt.state
+    opt.load_state_dict({**before, "state": {"0": own["1"], "1": {**own["0"], "m": own["0"]["m"][:]}}})
+    for name, other in ("0", "1"), ("1", "0"):
+        for buffer in "m", "v":
+            assert np.array_equal(opt.state[name][buffer], before["state"][other][buffer])
+    mean = fastopt.RunningMean({"a": np.zeros(2), "b": np.ones(2)})
+    mean.load_state_dict({"count": 1, "averages": {"a": mean.averages["b"], "b": mean.averages["a"]}})
+    assert (mean.averages["a"][0], mean.averages["b"][0]) == (1, 0)

@@ -152,3 +152,17 @@ def test_bad_arguments(options: Any, error: Any, words: str) -> None:
         fastopt.EarlyStopping(**options)
     with pytest.raises(RuntimeError, match="restore_best=True"):
         fastopt.EarlyStopping(patience=1).restore()
+
+
+def test_the_best_averages_are_kept_and_restored() -> None:
+    p = np.zeros(2)
+    ema = fastopt.EMA(p, 0.5)
+    ema.update()
+    stopping = fastopt.EarlyStopping(patience=1, restore_best=True, params=ema.averages)
+    assert not stopping.update(1.0)
+    p[:] = 8
+    ema.update()
+    assert np.array_equal(ema.averages, [4, 4])
+    assert stopping.update(2.0)
+    assert np.array_equal(ema.averages, [0, 0])
+    assert np.array_equal(p, [8, 8])

@@ -81,8 +81,8 @@ class LBFGS:
         self.t = 0
         if tree.is_groups(params):
             raise TypeError("LBFGS takes no groups, as there is one step for all: pass the arrays without 'params'")
-        self.names, self._params = named(params)
-        self._template = tree.transform(params, lambda leaf: leaf)
+        self._template = tree.owned(params)
+        self.names, self._params = named(self._template)
         dtype = np.result_type(*self._params)
         self._rounds = [p for p in self._params if p.dtype != dtype] != []
         size = sum(p.size for p in self._params)
