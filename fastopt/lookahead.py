@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastopt import _core
-from fastopt.parameters import plan_beside, prepare_pass
+from fastopt.parameters import plan_beside, prepare_pass, stepping
 
 if TYPE_CHECKING:
     from fastopt.optimizer import Optimizer
@@ -50,4 +51,4 @@ def lookahead(opt: Optimizer) -> AbstractContextManager[None]:
     ahead = opt._lookahead
     if ahead is None or ahead.main is not opt._plan:
         opt._lookahead = ahead = LookAhead(opt)
-    return _core.Displaced(ahead.displacement, lambda: [ahead.main], WHY, ahead.move, opt)
+    return _core.Displaced(ahead.displacement, partial(stepping, ahead.main), WHY, ahead.move, opt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fastopt.hyperparameters import Own, Scalar, show
 from fastopt.memory import zeros_for
 from fastopt.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.optimizer import Optimizer, Report
-from fastopt.parameters import plan_beside, prepare_pass
+from fastopt.parameters import plan_beside, prepare_pass, stepping
 from fastopt.tree import Array, Tree
 
 WHY = (
@@ -81,8 +82,8 @@ class SAM:
         return self.opt.step(grads)
 
     def first_step(self, grads: Tree) -> None:
-        """Moves the parameters to p + e, e from these gradients at p. Until `second_step` or `restore`, the optimizer
-        takes no step.
+        """Moves the parameters to p + e, e from these gradients at p. Until `second_step` or `restore`, no
+        optimizer of these parameters takes a step.
 
         Raises NonFiniteError for gradients that are not finite, whatever `on_nonfinite` is; TypeError or ValueError
         for those that do not fit, and where their norm overflows. The parameters are then as they were.
@@ -115,7 +116,7 @@ class SAM:
         opt = self.opt
         accumulation.refuse_pending(opt)
         rho = SAM.rho.at(opt.t, self.rho)
-        return lambda: [opt._plan], WHY, self._plan.admitted, grads, opt._match, self._move, rho
+        return partial(stepping, opt._plan), WHY, self._plan.admitted, grads, opt._match, self._move, rho
 
     def _measure(self) -> float:
         """The norm of w, or max|w| for the other two; leaves w in the plan."""

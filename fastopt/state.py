@@ -176,8 +176,9 @@ def _mapping(saved: Any) -> Mapping[str, Any]:
 
 def wrong_entry(what: str, mine: Any, saved: Any) -> str:
     if isinstance(mine, np.ndarray):
-        if not isinstance(saved, np.ndarray) or saved.shape != mine.shape or saved.dtype != mine.dtype:
-            found = f"{saved.dtype} {saved.shape}" if isinstance(saved, np.ndarray) else shown(saved)
+        plain = isinstance(saved, np.ndarray) and not isinstance(saved, np.ma.MaskedArray)
+        if not plain or saved.shape != mine.shape or saved.dtype != mine.dtype:
+            found = f"{saved.dtype} {saved.shape}" if plain else shown(saved)
             return f"{what} is {found}: expected {mine.dtype} {mine.shape}"
         return ""
     valid = is_count(saved) if isinstance(mine, int) else isinstance(saved, float)

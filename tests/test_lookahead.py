@@ -228,3 +228,12 @@ def test_a_block_is_entered_again_and_not_inside_itself(kind: str) -> None:
     with pytest.raises(KeyError), block:
         raise KeyError
     opt.step([np.ones(3)])
+
+
+def test_no_optimizer_of_these_parameters_steps_inside() -> None:
+    params = {"W": np.ones(4), "b": np.ones(2)}
+    opt = fastopt.SGD(params, lr=0.1, momentum=0.9)
+    other = fastopt.Adam(params["W"])
+    with opt.lookahead(), pytest.raises(RuntimeError, match="look-ahead point"):
+        other.step(np.ones(4))
+    assert other.step(np.ones(4)).applied

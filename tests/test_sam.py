@@ -322,3 +322,15 @@ def test_rho_follows_a_schedule_and_groups_may_be_added() -> None:
     opt.add_group({"params": [np.ones(3)]})
     sam.step(closure)
     assert seen == [0, 0, 0, 1, 0, 2, 0, 3]
+
+
+def test_no_optimizer_of_these_parameters_steps_at_the_perturbed_point() -> None:
+    params = {"W": np.ones(4), "b": np.ones(2)}
+    g = {"W": np.ones(4), "b": np.ones(2)}
+    sam = fastopt.SAM(fastopt.SGD(params, lr=0.1))
+    other = fastopt.Adam(params["W"])
+    sam.first_step(g)
+    with pytest.raises(RuntimeError, match="perturbed point"):
+        other.step(g["W"])
+    sam.second_step(g)
+    assert other.step(g["W"]).applied

@@ -226,6 +226,7 @@ MISFITS = {
     "another shape": (edit("state/W/m", np.ones((2, 2))), r"'m' of 'W' is float64 \(2, 2\)"),
     "another dtype": (edit("state/W/m", np.ones(3, np.float32)), "'m' of 'W' is float32"),
     "no array": (edit("state/W/m", [1.0, 1.0, 1.0]), "'m' of 'W' is"),
+    "a masked array": (edit("state/W/m", np.ma.masked_array(np.ones(3), [True, False, True])), "'m' of 'W' is masked"),
     "no averages": (edit("averages", {}), "averages of parameters missing"),
     "another average": (edit("averages/W", np.ones(4)), r"the average of 'W' is float64 \(4,\)"),
     "a missing hyperparameter": (edit("groups/0/lr", ...), "missing: \\['lr'\\]"),
