@@ -188,6 +188,7 @@ def broken(change: Any) -> Any:
         (lambda s: s.pop("t"), "no state dict of LBFGS"),
         (lambda s: s.update(optimizer="Adam"), "state of Adam"),
         (lambda s: s.update(t=-1), "t is -1"),
+        (lambda s: s.update(t=2**53 + 1), "t is 9007199254740993"),
         (lambda s: s["state"].pop("in.b"), r"the state is of \['in.W', 'out.0'\]"),
         (lambda s: s["state"]["in.b"].pop("y"), "'y' of 'in.b' is None"),
         (

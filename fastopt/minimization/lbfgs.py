@@ -17,6 +17,7 @@ from fastopt.minimization.descent import Descent, search_options
 from fastopt.nonfinite import NonFiniteError
 from fastopt.parameters import STEPPED, named
 from fastopt.persistence import LOADING
+from fastopt.state import is_count
 from fastopt.tree import Array, Tree
 
 INSIDE = "this optimizer is inside a step already: take one step at a time"
@@ -276,7 +277,7 @@ class LBFGS:
             raise ValueError("this is no state dict of LBFGS: expected a dict with the keys optimizer, t, state")
         if saved["optimizer"] != "LBFGS":
             raise ValueError(f"this is the state of {saved['optimizer']}, and this optimizer is LBFGS")
-        if isinstance(saved["t"], bool) or not isinstance(saved["t"], int) or saved["t"] < 0:
+        if not is_count(saved["t"]):
             raise ValueError(f"t is {shown(saved['t'])}: expected a count of iterations")
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
         if not isinstance(found, list) or set(found) != set(self.names):
