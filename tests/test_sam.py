@@ -334,3 +334,11 @@ def test_no_optimizer_of_these_parameters_steps_at_the_perturbed_point() -> None
         other.step(g["W"])
     sam.second_step(g)
     assert other.step(g["W"]).applied
+
+
+def test_parameters_without_elements_are_at_the_perturbed_point_too() -> None:
+    opt = fastopt.SGD([np.ones(0)], lr=0.1)
+    sam = fastopt.SAM(opt)
+    sam.first_step([np.ones(0)])
+    with pytest.raises(RuntimeError, match="perturbed point"):
+        opt.step([np.ones(0)])
