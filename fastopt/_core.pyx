@@ -393,7 +393,7 @@ cdef class Plan(Claimed):
             self._confirm(i)
 
     def overlaps(self, Plan other):
-        """Whether there is a byte that passes of this plan and of the other write."""
+        """Whether there is a byte, or an array without any, that passes of this plan and of the other write."""
         cdef Py_ssize_t i = 0, k = 0
         while i < self.range_count and k < other.range_count:
             if self.ranges[i].high <= other.ranges[k].low:
@@ -401,6 +401,9 @@ cdef class Plan(Claimed):
             elif other.ranges[k].high <= self.ranges[i].low:
                 k += 1
             else:
+                return True
+        for i in range(self.plan.count):
+            if self.plan.tensors[i].size == 0 and any([p is self.params[i] for p in other.params]):
                 return True
         return False
 

@@ -27,10 +27,9 @@ class Plans:
         self._refs.add(ref(plan, self._refs.discard))
 
     def touching(self, plan: _core.Plan) -> list[_core.Plan]:
-        """Those that write or average a parameter of this plan, and itself where it is one of these."""
+        """Those that write or average a parameter of this plan."""
         found = [other for alive in self._refs.copy() if (other := alive()) is not None]
-        # Parameters without elements overlap nothing, not even themselves.
-        return [other for other in found if not other.retired and (other is plan or plan.overlaps(other))]
+        return [other for other in found if not other.retired and plan.overlaps(other)]
 
 
 STEPPED = Plans()
