@@ -43,8 +43,8 @@ VALUES += [10**400, [0] * 600, {str(i): 0 for i in range(300)}]
 MOST_VALUES = 200
 """In place of the million of fastopt.checkpoint, which no input of this size can exceed."""
 MEMORY = 2**21, 200
-"""Bytes that a load may take: so many, for lists nested as deep as Python's stack goes while atheris watches each frame, and
-so many for each of the file's."""
+"""Bytes that a load may take: so many, for lists nested as deep as Python's stack goes while atheris watches each
+frame, and so many for each of the file's."""
 ADDRESSES = 2**30
 """Bytes that the whole run may take, so that what allocates past Python is seen too."""
 NUMBERS = [0, 1, 7, 8, 255, 2**16, 2**31 - 1, 2**32, 2**62, 2**63, 2**64 - 1]
