@@ -7,6 +7,7 @@ has no pthreads.
 
 import os
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
@@ -31,19 +32,12 @@ if sanitizer and not {*sanitizer.split(",")} <= {*SANITIZERS}:
     raise SystemExit(f"FASTOPT_SANITIZE is {sanitizer!r}: expected one of {', '.join(SANITIZERS)}")
 sanitize = [*SANITIZE, f"-fsanitize={sanitizer}"] if sanitizer else []
 core = Extension(
-    "fastopt._core",
-    sources=["fastopt/_core.pyx", *(f"csrc/{x}.c" for x in ("kernels", "step", "pool", "vectors", "losses"))],
+    "fastopt.core._core",
+    sources=["fastopt/core/_core.pyx", *sorted(str(path) for path in Path("csrc").rglob("*.c"))],
     include_dirs=["csrc", numpy.get_include()],
     depends=[
-        "fastopt/csrc.pxd",
-        "fastopt/runtime.pxi",
-        "fastopt/door.pxi",
-        "fastopt/views.pxi",
-        "fastopt/claims.pxi",
-        "fastopt/gradients.pxi",
-        "fastopt/vectors.pxi",
-        "fastopt/losses.pxi",
-        *(f"csrc/{x}" for x in os.listdir("csrc") if x.endswith(".h")),
+        *sorted(str(path) for path in Path("fastopt/core").glob("*.px[di]")),
+        *sorted(str(path) for path in Path("csrc").rglob("*.h")),
     ],
     define_macros=[
         ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),

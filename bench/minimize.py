@@ -21,7 +21,7 @@ import numpy as np
 from scipy import optimize
 
 import fastopt
-from tests.mgh import PROBLEMS
+from tests.minimization.mgh import PROBLEMS
 
 Array = Any
 Function = Callable[[Array], tuple[float, Array]]

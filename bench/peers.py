@@ -23,12 +23,12 @@ from typing import Any
 
 import fastopt
 from bench.test_rules import run_tuned
-from fastopt import _core
-from fastopt.benchmark.contenders import MAKERS, PACKAGES, Maker, installed
-from fastopt.benchmark.libraries import restorer
-from fastopt.benchmark.rows import Entry, Row, machine, measure, memory_bytes, row, verdict
-from fastopt.benchmark.timing import QUICK, Contender, Settings, feeder
-from fastopt.benchmark.work import RULES, Work, flat, network
+from fastopt.app.benchmark.contenders import MAKERS, PACKAGES, Maker, installed
+from fastopt.app.benchmark.libraries import restorer
+from fastopt.app.benchmark.rows import Entry, Row, machine, measure, memory_bytes, row, verdict
+from fastopt.app.benchmark.timing import QUICK, Contender, Settings, feeder
+from fastopt.app.benchmark.work import RULES, Work, flat, network
+from fastopt.core import _core
 from tests.cases import Case
 
 FULL = Settings()

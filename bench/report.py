@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.pictures import draw_sizes, draw_tensors, on
-from fastopt.benchmark.contenders import MAKERS
-from fastopt.benchmark.rows import verdict
+from fastopt.app.benchmark.contenders import MAKERS
+from fastopt.app.benchmark.rows import verdict
 
 Row = dict[str, Any]
 

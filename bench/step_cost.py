@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fastopt.tree import Array
+from fastopt.base.tree import Array
 
 SHAPES = [(1, 1000), (10, 100), (100, 100), (1000, 100)]
 ROUNDS = 400

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bench import ROWS
-from fastopt import _core
-from fastopt.tree import Array
+from fastopt.base.tree import Array
+from fastopt.core import _core
 from tests.cases import DTYPES
 
 SHAPES = {

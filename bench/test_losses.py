@@ -15,7 +15,7 @@ import pytest
 
 from bench import ROWS
 from fastopt import losses
-from fastopt.tree import Array
+from fastopt.base.tree import Array
 from tests.cases import DTYPES
 
 BLOCK = 1 << 16

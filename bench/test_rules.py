@@ -25,9 +25,10 @@ import pytest
 import fastopt
 from bench import ROWS, tuned
 from bench.tuned import Tuned
-from fastopt import _core, reference
-from fastopt.selftest import same_bits
-from fastopt.tree import Array
+from fastopt import reference
+from fastopt.app.selftest import same_bits
+from fastopt.base.tree import Array
+from fastopt.core import _core
 from tests.cases import DTYPES, RULES, STAGES, Case, ordinary
 
 SMALL = ["1e3", "1e4"]

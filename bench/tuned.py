@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy import add, divide, maximum, minimum, multiply, negative, sign, sqrt, subtract
 
-from fastopt import _core
-from fastopt.tree import Array
+from fastopt.base.tree import Array
+from fastopt.core import _core
 
 Kernel: TypeAlias = Callable[..., None]
 

@@ -1,12 +1,12 @@
 /* The only functions that the binding calls. Nothing here allocates, locks or touches Python, and
- * nothing checks: the door (fastopt/_core.pyx) has refused every bad buffer before. */
+ * nothing checks: the door (fastopt/core/_core.pyx) has refused every bad buffer before. */
 #ifndef FASTOPT_H
 #define FASTOPT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "registry.h"
+#include "kernels/registry.h"
 
 #if defined(__FAST_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__ASSOCIATIVE_MATH__)
 #error "fastopt promises exact bits: build it without -ffast-math and its parts"

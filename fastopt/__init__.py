@@ -6,24 +6,36 @@
 updates `params` (arrays, or nested lists and dicts of them) in place.
 """
 
-from fastopt import init, line_search, losses, scaling, schedules
-from fastopt._core import subnormals
-from fastopt.arena import arena
-from fastopt.averaging import EMA, RunningMean
-from fastopt.batches import batches
-from fastopt.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
-from fastopt.gradcheck import GradcheckReport, gradcheck
-from fastopt.loss_scaler import LossScaler
-from fastopt.minimization import LBFGS, LBFGSReport, Minimum, minimize
-from fastopt.nonfinite import NonFiniteError
-from fastopt.optimizer import Optimizer, Report
-from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
-from fastopt.runtime import Info, choose, info, set_num_threads
-from fastopt.sam import SAM
-from fastopt.selftest import selftest
-from fastopt.stopping import EarlyStopping
+import sys as _sys
 
-__version__ = "0.1.0"
+from fastopt import losses, reference, schedules
+from fastopt.app.selftest import selftest
+from fastopt.around.averaging import EMA, RunningMean
+from fastopt.around.loss_scaler import LossScaler
+from fastopt.around.sam import SAM
+from fastopt.around.stopping import EarlyStopping
+from fastopt.base.nonfinite import NonFiniteError
+from fastopt.base.version import __version__ as __version__
+from fastopt.core._core import subnormals
+from fastopt.core.machine import Info, choose, info, set_num_threads
+from fastopt.minimization import LBFGS, LBFGSReport, Minimum, line_search, minimize
+from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
+from fastopt.optimizers.base import Optimizer, Report
+from fastopt.training import init
+from fastopt.training import scaling_laws as scaling
+from fastopt.training.arena import arena
+from fastopt.training.batches import batches
+from fastopt.training.clipping import clip_grad_adaptive_, clip_grad_norm_, clip_grad_value_, global_norm
+from fastopt.training.gradcheck import GradcheckReport, gradcheck
+
+for _name, _module in (
+    ("batches", "training.batches"),
+    ("gradcheck", "training.gradcheck"),
+    ("init", "training.init"),
+    ("line_search", "minimization.line_search"),
+    ("scaling", "training.scaling_laws"),
+):
+    _sys.modules[f"{__name__}.{_name}"] = _sys.modules[f"{__name__}.{_module}"]
 
 __all__ = [
     "EMA",
@@ -57,6 +69,7 @@ __all__ = [
     "line_search",
     "losses",
     "minimize",
+    "reference",
     "scaling",
     "schedules",
     "selftest",
@@ -65,4 +78,4 @@ __all__ = [
 ]
 
 choose()
-del choose
+del choose, _sys, _name, _module

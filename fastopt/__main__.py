@@ -2,7 +2,7 @@
 
 import sys
 
-from fastopt.cli import main
+from fastopt.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

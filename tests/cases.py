@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastopt
-from fastopt.tree import Array
+from fastopt.base.tree import Array
+from fastopt.core import _core
 
 
 class Case(NamedTuple):
@@ -88,7 +89,7 @@ CASES = RULES + STAGES
 DTYPES = [np.float32, np.float64]
 
 # Around every tail of a vector, and around the chunk.
-CHUNK = fastopt._core.CHUNK
+CHUNK = _core.CHUNK
 LENGTHS = [*range(131), *(k * CHUNK + d for k in (1, 2, 3) for d in (-17, -1, 0, 1, 16))]
 
 SPECIAL = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastopt import _core
+from fastopt.core import _core
 
 # The suite tries the same few examples each time; FASTOPT_EXAMPLES=20000 that many, others each time.
 settings.register_profile("suite", max_examples=30, derandomize=True, deadline=None)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from fastopt import tree
+from fastopt.app.selftest import same_bits
+from fastopt.base import tree
+from fastopt.base.tree import Array
 from fastopt.schedules import ReduceOnPlateau
 from fastopt.schedules.restore import _plateau_in
-from fastopt.selftest import same_bits
-from fastopt.tree import Array
 
 
 def copies(params: Any) -> Any:

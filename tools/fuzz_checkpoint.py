@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.checkpoints import Parts, digest
+from tests.saving.checkpoints import Parts, digest
 from tools import fuzz_seeds
 
 VALUES = json.loads(
@@ -54,7 +54,7 @@ class Target:
     """Loads inputs, the first byte of which chooses the optimizer, and checks what comes of it."""
 
     def __init__(self, folder: str) -> None:
-        from fastopt import checkpoint
+        from fastopt.saving import file as checkpoint
 
         checkpoint.MOST_VALUES = MOST_VALUES
         self.path = Path(folder) / "input.safetensors"
@@ -320,7 +320,7 @@ def instrument() -> None:
 
     modules = ("checkpoint", "state", "persistence", "accumulation", "schedules")
     with atheris.instrument_imports(include=[f"fastopt.{name}" for name in modules]):
-        import fastopt.checkpoint
+        import fastopt.saving.file
         import fastopt.schedules  # noqa: F401
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.checkpoints import Parts
+from tests.saving.checkpoints import Parts
 
 
 def own(t: int) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt import reference_losses as twin
+from fastopt.reference import losses as twin
 
 BLOCK = 1 << 16
 

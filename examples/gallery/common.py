@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import fastopt
-from fastopt.tree import Array
+from fastopt.base.tree import Array
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastopt import _core
-from fastopt.arguments import reals, refuse_element, refuse_masked, whole
-from fastopt.tree import Array, kind
+from fastopt.base.arguments import reals, refuse_element, refuse_masked, whole
+from fastopt.base.tree import Array, kind
+from fastopt.core import _core
 
 ROW_SUM_TOLERANCE = 1e-5
 """How far from 1 the probabilities of a row may add up to: float32 rounding over many classes stays below it."""

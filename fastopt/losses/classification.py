@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arguments import LARGEST, at_least_0, from_0_to_1, reals, whole, within
+from fastopt.base.arguments import LARGEST, at_least_0, from_0_to_1, reals, whole, within
+from fastopt.base.tree import Array
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import BLOCK, Loss, Reduction, divisor, elementwise, reduced
-from fastopt.tree import Array
 
 LOG_FLOOR, VARIANCE_FLOOR = -100.0, 1e-12
 """What torch's binary_cross_entropy cuts log p, and p (1 - p) in its gradient, to."""

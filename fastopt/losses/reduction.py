@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from fastopt.arguments import one_of
-from fastopt.tree import Array
+from fastopt.base.arguments import one_of
+from fastopt.base.tree import Array
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 REDUCTIONS = get_args(Reduction)

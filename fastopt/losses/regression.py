@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arguments import boolean, number, one_of, positive
+from fastopt.base.arguments import boolean, number, one_of, positive
+from fastopt.base.tree import Array
 from fastopt.losses import arguments, rows
 from fastopt.losses.reduction import REDUCTIONS, Loss, Reduction, divisor, elementwise
-from fastopt.tree import Array
 
 
 @np.errstate(all="ignore")

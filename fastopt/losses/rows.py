@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastopt import _core
-from fastopt.tree import Array
+from fastopt.base.tree import Array
+from fastopt.core import _core
 
 
 def softmax_cross_entropy(

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arguments import at_least_0, within
+from fastopt.base.arguments import at_least_0, within
+from fastopt.base.tree import Array
 from fastopt.losses import arguments
 from fastopt.losses.reduction import Loss, Reduction, divisor, reduced
-from fastopt.tree import Array
 
 
 @np.errstate(all="ignore")

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from fastopt import _core, line_search, memory
-from fastopt.arguments import one_of
-from fastopt.line_search import Found
-from fastopt.numpy_backend import ReferenceVectors
-from fastopt.tree import Array
+from fastopt.base import memory
+from fastopt.base.arguments import one_of
+from fastopt.base.tree import Array
+from fastopt.core import _core
+from fastopt.engine.numpy_plan import ReferenceVectors
+from fastopt.minimization import line_search
+from fastopt.minimization.line_search import Found
 
 Evaluate: TypeAlias = Callable[[Array, Array], float]
 """(x, g) -> loss: writes the gradient at x to g."""

@@ -10,15 +10,18 @@ from weakref import WeakMethod
 
 import numpy as np
 
-from fastopt import _core, checkpoint, copying, tree
-from fastopt.arguments import at_least_0, function, one_of, shown, whole, within
-from fastopt.line_search import pair
+from fastopt.base import tree
+from fastopt.base.arguments import at_least_0, function, one_of, shown, whole, within
+from fastopt.base.fitting import is_count
+from fastopt.base.nonfinite import NonFiniteError
+from fastopt.base.tree import Array, Tree
+from fastopt.core import _core
+from fastopt.engine.passes import STEPPED, named
 from fastopt.minimization.descent import Descent, search_options
-from fastopt.nonfinite import NonFiniteError
-from fastopt.parameters import STEPPED, named
-from fastopt.persistence import LOADING
-from fastopt.state import is_count
-from fastopt.tree import Array, Tree
+from fastopt.minimization.line_search import pair
+from fastopt.saving import file as checkpoint
+from fastopt.saving import pickling as copying
+from fastopt.saving.persistent import LOADING
 
 INSIDE = "this optimizer is inside a step already: take one step at a time"
 OWN = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "ftol", "backend")

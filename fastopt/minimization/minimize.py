@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastopt import optimizers
-from fastopt.arguments import at_least_0, function, one_of, whole, within
+from fastopt.base.arguments import at_least_0, function, one_of, whole, within
+from fastopt.base.tree import Array
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.newton import newton
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.result import CONVERGED, DIVERGED, ENDLESS, LIMIT, STOPPED, STUCK, Minimum
-from fastopt.optimizer import Optimizer
-from fastopt.tree import Array
+from fastopt.optimizers.base import Optimizer
 
 FIRST_ORDER: dict[str, type[Optimizer]] = {name.lower(): getattr(optimizers, name) for name in optimizers.__all__}
 METHODS = ("lbfgs", "gradient_descent", "newton", *FIRST_ORDER)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arguments import reals
+from fastopt.base.arguments import reals
+from fastopt.base.tree import Array
 from fastopt.minimization.descent import Direct
-from fastopt.tree import Array
 
 
 def newton(hess: Callable[[Array], Any], shape: tuple[int, ...]) -> Direct:

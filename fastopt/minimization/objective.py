@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arguments import doubles, function
-from fastopt.line_search import loss_and_gradient
-from fastopt.nonfinite import NonFiniteError
-from fastopt.tree import Array
+from fastopt.base.arguments import doubles, function
+from fastopt.base.nonfinite import NonFiniteError
+from fastopt.base.tree import Array
+from fastopt.minimization.line_search import loss_and_gradient
 
 
 class Objective:

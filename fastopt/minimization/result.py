@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastopt.tree import Array
+from fastopt.base.tree import Array
 
 CONVERGED, LIMIT, STUCK, STOPPED, DIVERGED, ENDLESS = range(6)
 

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt.arguments import at_least_0, boolean, number
-from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar
-from fastopt.optimizer import Optimizer
-from fastopt.tree import Tree
+from fastopt.base.arguments import at_least_0, boolean, number
+from fastopt.base.tree import Tree
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter, Scalar
+from fastopt.optimizers.base import Optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastopt.hyperparameters import Options
+    from fastopt.engine.hyperparameters import Options
 
 
 class Adagrad(Optimizer):

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt._core import corrections
-from fastopt.arguments import at_least_0, boolean, from_0_below_1
-from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar
-from fastopt.optimizer import Optimizer
-from fastopt.tree import Tree
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1
+from fastopt.base.tree import Tree
+from fastopt.core._core import corrections
+from fastopt.engine.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar
+from fastopt.optimizers.base import Optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastopt.hyperparameters import Options
+    from fastopt.engine.hyperparameters import Options
 
 
 class Adam(Optimizer):

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.arguments import from_0_below_1
-from fastopt.hyperparameters import Fixed, Group, Hyperparameter
-from fastopt.optimizer import Optimizer
+from fastopt.base.arguments import from_0_below_1
+from fastopt.engine.hyperparameters import Fixed, Group, Hyperparameter
+from fastopt.optimizers.base import Optimizer
 
 
 class WithMomentum(Optimizer):

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from math import exp, log
 from typing import TYPE_CHECKING, Any
 
-from fastopt._core import corrections
-from fastopt.arguments import at_least_0, from_0_below_1, number
-from fastopt.hyperparameters import Betas, Fixed, Hyperparameter, Scalar
-from fastopt.optimizer import Optimizer
+from fastopt.base.arguments import at_least_0, from_0_below_1, number
+from fastopt.base.tree import Tree
+from fastopt.core._core import corrections
+from fastopt.engine.hyperparameters import Betas, Fixed, Hyperparameter, Scalar
 from fastopt.optimizers.adam import moments
-from fastopt.tree import Tree
+from fastopt.optimizers.base import Optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastopt.hyperparameters import Options
+    from fastopt.engine.hyperparameters import Options
 
 
 class NAdam(Optimizer):

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastopt.arguments import at_least_0, boolean, from_0_below_1
-from fastopt.hyperparameters import Fixed, Hyperparameter, Scalar
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1
+from fastopt.base.tree import Tree
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter, Scalar
 from fastopt.optimizers.momentum import WithMomentum
-from fastopt.tree import Tree
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from fastopt.hyperparameters import Options
+    from fastopt.engine.hyperparameters import Options
 
 
 class RMSprop(WithMomentum):

@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from fastopt.arguments import (
+from fastopt.base.arguments import (
     LARGEST,
     at_least_0,
     boolean,

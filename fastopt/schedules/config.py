@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastopt.arguments import shown
-from fastopt.hyperparameters import Schedule
+from fastopt.base.arguments import shown
+from fastopt.engine.hyperparameters import Schedule
 from fastopt.schedules import formulas
 from fastopt.schedules.base import NamedSchedule
 from fastopt.schedules.cycle import CyclePart, one_cycle

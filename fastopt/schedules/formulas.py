@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastopt._core import power as whole_power
-from fastopt.arguments import finite, number, positive, shown, whole
-from fastopt.hyperparameters import Scalar
+from fastopt.base.arguments import finite, number, positive, shown, whole
+from fastopt.core._core import power as whole_power
+from fastopt.engine.hyperparameters import Scalar
 from fastopt.schedules.base import NamedSchedule
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.arguments import axes_like, function, number, whole
-from fastopt.hyperparameters import Schedule
+from fastopt.base.arguments import axes_like, function, number, whole
+from fastopt.engine.hyperparameters import Schedule
 
 MOST = 1_000_000
 """Steps in a picture."""

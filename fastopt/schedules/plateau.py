@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fastopt.arguments import finite, number, whole
+from fastopt.base.arguments import finite, number, whole
 from fastopt.schedules.base import NamedSchedule
 
 

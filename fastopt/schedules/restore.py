@@ -12,7 +12,7 @@ from fastopt.schedules.formulas import warmup
 from fastopt.schedules.plateau import ReduceOnPlateau
 
 if TYPE_CHECKING:
-    from fastopt import _core
+    from fastopt.core import _core
 
 
 class Restored:

@@ -32,7 +32,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastopt import Optimizer, _core, numpy_backend, reference_losses
+from fastopt import Optimizer
+from fastopt.core import _core
+from fastopt.engine import numpy_plan as numpy_backend
+from fastopt.reference import losses as reference_losses
 from tools.mutation.equivalent import EQUIVALENT
 from tools.mutation.mutants import Mutant, mutated
 from tools.mutation.sources import KERNELS, ROOT, SOURCES, TWINS, group_of, mutants_of

@@ -1,0 +1,95 @@
+/* stages.h, rules.h, reductions.h, exponential.h and losses.h for float and for double on one instruction set.
+ *
+ * Expects ISA, the instruction set's name, and TARGET, the attribute that lets a function use it.
+ * Leaves one table of functions, fo_<ISA>_table, and undefines both. */
+
+#if !defined(ISA) || !defined(TARGET)
+#error "define ISA and TARGET before including instantiate.h"
+#endif
+
+#define JOIN_(a, b, c) fo_##a##_##b##_##c
+#define JOIN(a, b, c) JOIN_(a, b, c)
+#define FN(name) JOIN(name, REAL, ISA)
+#define ENTRY(name) JOIN(name##_entry, REAL, ISA)
+
+/* A kernel is a function of named, non-overlapping buffers and named coefficients ... */
+#define IN_PARAMETER(x) , const real *restrict x
+#define IO_PARAMETER(x) , real *restrict x
+#define COEF_PARAMETER(x) , const real x
+#define INLINE static inline __attribute__((always_inline)) TARGET
+#define KERNEL(name) \
+    INLINE void FN(name)(ptrdiff_t n FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER))
+#define EACH(i) for (ptrdiff_t i = 0; i < n; i++)
+
+/* ... and its entry unpacks them in the order of the registry. */
+#define IN_UNPACK(x) const real *x = *buf++;
+#define IO_UNPACK(x) real *x = *buf++;
+#define COEF_UNPACK(x) const real x = (real)*coef++;
+#define PASS(x) , x
+#define MAKE_ENTRY(name) \
+    static TARGET void ENTRY(name)(ptrdiff_t n, void *const *buf, const double *coef) \
+    { \
+        FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
+        FN(name)(n FO_##name(PASS, PASS, PASS)); \
+    }
+#define KERNEL_SLOT(name) [fo_k_##name] = ENTRY(name),
+#define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
+#define SLOTS \
+    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
+      .gather = FN(gather), .scatter = FN(scatter), \
+      .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
+      .sigmoid_cross_entropy = FN(sigmoid_cross_entropy), .squared_error = FN(squared_error) }
+
+/* Double first: losses.h needs its log for both. */
+#define real double
+#define REAL f64
+#define REAL_BITS 64
+#define word uint64_t
+#include "kernels/stages.h"
+#include "kernels/rules.h"
+#include "kernels/reductions.h"
+#include "kernels/exponential.h"
+#include "kernels/losses.h"
+FO_KERNELS(MAKE_ENTRY)
+static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
+#undef real
+#undef REAL
+#undef REAL_BITS
+#undef word
+
+#define real float
+#define REAL f32
+#define REAL_BITS 32
+#define word uint32_t
+#include "kernels/stages.h"
+#include "kernels/rules.h"
+#include "kernels/reductions.h"
+#include "kernels/exponential.h"
+#include "kernels/losses.h"
+FO_KERNELS(MAKE_ENTRY)
+static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
+#undef real
+#undef REAL
+#undef REAL_BITS
+#undef word
+
+#undef SLOTS
+#undef REDUCTION_SLOT
+#undef KERNEL_SLOT
+#undef MAKE_ENTRY
+#undef PASS
+#undef COEF_UNPACK
+#undef IO_UNPACK
+#undef IN_UNPACK
+#undef EACH
+#undef KERNEL
+#undef INLINE
+#undef COEF_PARAMETER
+#undef IO_PARAMETER
+#undef IN_PARAMETER
+#undef ENTRY
+#undef FN
+#undef JOIN
+#undef JOIN_
+#undef TARGET
+#undef ISA

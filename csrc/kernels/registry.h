@@ -1,0 +1,63 @@
+/* Every kernel, one line each: its buffers and its coefficients, by name.
+ *
+ * IN(x) is a buffer that is only read, IO(x) one that is written, COEF(x) a scalar. The kernel finds
+ * them under these names, the binding fills them by name, and the NumPy twin in fastopt/reference/
+ * has the same names in the same order (a test compares them). p is the parameter and g the gradient
+ * as the stages have left it; what else a rule lists is its state.
+ *
+ * `one` is always 1: multiplying by a coefficient that the compiler does not know is how a subnormal
+ * is flushed before a comparison or a select, which would pass it on. */
+#ifndef FASTOPT_REGISTRY_H
+#define FASTOPT_REGISTRY_H
+
+/* Stages, in the order in which they run around the rule. */
+#define FO_scale(IN, IO, COEF) IO(out) IN(g) COEF(scale)
+#define FO_clamp(IN, IO, COEF) IO(g) COEF(one) COEF(bound)
+#define FO_l1(IN, IO, COEF) IO(g) IN(p) COEF(one) COEF(l1)
+#define FO_l2(IN, IO, COEF) IO(g) IN(p) COEF(l2)
+#define FO_decay(IN, IO, COEF) IO(p) COEF(keep)
+#define FO_prox_l1(IN, IO, COEF) IO(p) COEF(one) COEF(threshold)
+#define FO_average(IN, IO, COEF) IO(average) IN(p) COEF(decay) COEF(gain)
+
+/* Passes of their own, outside the step, from stages like these: to other points and back, and means. */
+#define FO_sign(IN, IO, COEF) IO(g) COEF(one)
+#define FO_perturb(IN, IO, COEF) IO(p) IN(g) COEF(scale)
+#define FO_perturb_adaptive(IN, IO, COEF) IO(p) IN(g) COEF(scale)
+#define FO_mean(IN, IO, COEF) IO(average) IN(g) COEF(gain)
+
+/* Update rules. */
+#define FO_sgd(IN, IO, COEF) IO(p) IN(g) COEF(step)
+#define FO_momentum(IN, IO, COEF) IO(p) IN(g) IO(b) COEF(mu) COEF(gain) COEF(step)
+#define FO_nesterov(IN, IO, COEF) IO(p) IN(g) IO(b) COEF(mu) COEF(gain) COEF(step)
+#define FO_adagrad(IN, IO, COEF) IO(p) IN(g) IO(s) COEF(eps_in) COEF(eps_out) COEF(step)
+#define FO_rmsprop(IN, IO, COEF) \
+    IO(p) IN(g) IO(v) COEF(rho) COEF(gain) COEF(eps_in) COEF(eps_out) COEF(step)
+#define FO_rmsprop_momentum(IN, IO, COEF) \
+    IO(p) IN(g) IO(v) IO(b) COEF(rho) COEF(gain) COEF(eps_in) COEF(eps_out) COEF(mu) COEF(step)
+#define FO_rmsprop_centered(IN, IO, COEF) \
+    IO(p) IN(g) IO(v) IO(m) COEF(rho) COEF(gain) COEF(eps_in) COEF(eps_out) COEF(step)
+#define FO_rmsprop_centered_momentum(IN, IO, COEF) \
+    IO(p) IN(g) IO(v) IO(m) IO(b) \
+    COEF(rho) COEF(gain) COEF(eps_in) COEF(eps_out) COEF(mu) COEF(step)
+#define FO_adam(IN, IO, COEF) \
+    IO(p) IN(g) IO(m) IO(v) \
+    COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(unbias) COEF(eps) COEF(step)
+#define FO_amsgrad(IN, IO, COEF) \
+    IO(p) IN(g) IO(m) IO(v) IO(v_max) \
+    COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(one) COEF(unbias) COEF(eps) COEF(step)
+#define FO_nadam(IN, IO, COEF) \
+    IO(p) IN(g) IO(m) IO(v) \
+    COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(unbias) COEF(eps) COEF(step_m) COEF(step_g)
+
+#define FO_STAGES_BEFORE(X) X(scale) X(clamp) X(l1) X(l2) X(decay)
+#define FO_RULES(X) \
+    X(sgd) X(momentum) X(nesterov) X(adagrad) X(rmsprop) X(rmsprop_momentum) \
+    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam)
+#define FO_STAGES_AFTER(X) X(prox_l1) X(average)
+#define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
+#define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
+
+/* What a norm is made of; see reductions.h. */
+#define FO_REDUCTIONS(X) X(sum_squares) X(sum_abs) X(max_abs)
+
+#endif

@@ -1,0 +1,210 @@
+"""Averages of parameters, kept outside the optimizer, and their way into the parameters and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastopt.base import tree
+from fastopt.base.arguments import boolean, from_0_below_1, shown
+from fastopt.base.fitting import copies_fitting, is_count
+from fastopt.base.memory import copies_of
+from fastopt.base.tree import Array, Tree
+from fastopt.core import _core
+from fastopt.engine.hyperparameters import Own, Scalar, show
+from fastopt.engine.passes import Plans, named, stepping
+
+if TYPE_CHECKING:
+    from fastopt.optimizers.base import Optimizer
+
+WHY = "the averages are in the parameters: do this after they are swapped back"
+LOADING = "averages are being loaded: do this after it"
+AVERAGING = Plans()
+"""The plans of all averages: none is updated while others are in the parameters."""
+
+
+class Average:
+    """What EMA and RunningMean share."""
+
+    def __init__(self, params: Tree, flush_subnormals: bool) -> None:
+        template = tree.owned(params)
+        names, arrays = named(template)
+        averages = tuple(copies_of(arrays))
+        flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
+        self._plan = _core.Plan(self._kernel, template, names, arrays, none, averages, flush)
+        AVERAGING.add(self._plan)
+        self._displacement = _core.Displacement(arrays, lasting=False)
+        self.count = 0
+
+    @property
+    def _kernel(self) -> str:
+        raise NotImplementedError
+
+    def _coefficients(self) -> dict[str, float]:
+        """Of the kernel, at the coming update."""
+        raise NotImplementedError
+
+    @property
+    def averages(self) -> Tree:
+        """The averages in the structure of the parameters: live arrays, and copies of the parameters at first."""
+        return tree.rebuild(self._plan.template, list(self._plan.averages))
+
+    def update(self) -> None:
+        """Takes the parameters as they are into the averages; the first time, they are copied.
+
+        Raises RuntimeError where they are not those of a whole step: while an optimizer of them is inside a step, in a
+        look-ahead block, at SAM's perturbed point, or while averages are in them.
+        """
+        self._refuse_swapped()
+        plan = self._plan
+        _core.undisturbed(stepping(plan), plan.with_parameters, self._update)
+
+    def _update(self) -> None:
+        plan = self._plan
+        counted: _core.Values = [(self, "count", self.count + 1)]
+        if self.count:
+            plan.set_programs([[(self._kernel, self._coefficients())]])
+            plan.run_and_publish(counted)
+        else:
+            plan.confirm()
+            _core.publish(list(zip(plan.params, self._arrays(), strict=True)), counted)
+
+    def swap(self) -> None:
+        """Puts the averages into the parameters; the next call puts back, bit for bit, what was there.
+
+        In between, optimizers of these parameters raise RuntimeError when they are to step, and so does `update`, of
+        other averages of them too. What is written to the parameters meanwhile is lost; the averages stay as they are.
+        """
+        if self._displacement.begun:
+            self._displacement.end()
+        else:
+            self._displacement.begin(*_averages_in(self._plan))
+
+    def swapped(self) -> AbstractContextManager[None]:
+        """Has the averages in the parameters inside a with block: `swap` before and after, also after an exception."""
+        self._refuse_swapped()
+        return _core.Displaced(self._displacement, *_averages_in(self._plan))
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the averages by name and of the count, for `load_state_dict`."""
+        return self._plan.read(self._state_dict)
+
+    def _state_dict(self) -> dict[str, Any]:
+        pairs = zip(self._plan.names, self._arrays(), strict=True)
+        return {"count": self.count, "averages": {name: np.copy(a, order="K") for name, a in pairs}}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave; raises ValueError for what does not fit, before anything is changed."""
+        self._refuse_swapped()
+        if not isinstance(saved, Mapping) or saved.keys() != {"count", "averages"}:
+            raise ValueError("this is not the state of an average: expected a dict with count and averages")
+        if not is_count(saved["count"]):
+            raise ValueError(f"count is {shown(saved['count'])}: expected how many updates there were")
+        copies = copies_fitting("the average", self._plan.names, self._arrays(), saved["averages"])
+        self._plan.during(LOADING, _core.publish, copies, [(self, "count", saved["count"])])
+
+    def __getstate__(self) -> Any:
+        self._refuse_swapped()
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_displacement")}
+        return self._plan.template, self._plan.flush, own, self.state_dict()
+
+    def __setstate__(self, saved: tuple[Tree, bool, dict[str, Any], dict[str, Any]]) -> None:
+        params, flush, own, averages = saved
+        Average.__init__(self, params, flush)
+        vars(self).update(own)
+        self.load_state_dict(averages)
+
+    def _arrays(self) -> list[Array]:
+        return _averages_of(self._plan)
+
+    def _refuse_swapped(self) -> None:
+        if self._displacement.begun:
+            raise RuntimeError("the averages are in the parameters: swap() them back first")
+
+
+class EMA(Average):
+    """The exponential moving average of parameters: a = decay a + (1 - decay) p at every `update()`.
+
+    params : an array, or nested lists and dicts of arrays, as an optimizer takes them.
+    decay : in [0, 1): a number, or a schedule, a callable of how many updates have averaged so far.
+    flush_subnormals : as for an optimizer. Default True.
+
+    The first update copies the parameters, as that of PyTorch's AveragedModel: call it before the first step to begin
+    at the initial weights, as `average=` of an optimizer does, whose bits it then has.
+
+        ema = fastopt.EMA(params, 0.999)
+        for ...:
+            opt.step(grads)
+            ema.update()
+        with ema.swapped():
+            evaluate(params)
+    """
+
+    decay = Own(from_0_below_1)
+
+    def __init__(self, params: Tree, decay: Scalar, flush_subnormals: bool = True) -> None:
+        self.decay = decay
+        super().__init__(params, flush_subnormals)
+
+    @property
+    def _kernel(self) -> str:
+        return "average"
+
+    def _coefficients(self) -> dict[str, float]:
+        decay = EMA.decay.at(self.count - 1, self.decay)
+        return {"decay": decay, "gain": 1 - decay}
+
+    def __repr__(self) -> str:
+        return f"EMA(decay={show(self.decay)}): {len(self._plan.names)} tensors, {self.count} updates"
+
+
+class RunningMean(Average):
+    """The mean of the parameters at every `update()`, as for stochastic weight averaging: a += (p - a) / n at the n-th.
+
+    params : an array, or nested lists and dicts of arrays, as an optimizer takes them.
+    flush_subnormals : as for an optimizer. Default True.
+
+    Call `update()` once an epoch or so, at a learning rate that stays large. Source: Izmailov et al. (2018).
+    """
+
+    def __init__(self, params: Tree, flush_subnormals: bool = True) -> None:
+        super().__init__(params, flush_subnormals)
+
+    @property
+    def _kernel(self) -> str:
+        return "mean"
+
+    def _coefficients(self) -> dict[str, float]:
+        return {"gain": 1 / (self.count + 1)}
+
+    def __repr__(self) -> str:
+        return f"RunningMean: {len(self._plan.names)} tensors, {self.count} updates"
+
+
+def refuse_none(opt: Optimizer) -> None:
+    if opt.average is None:
+        raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
+
+
+def averaged(opt: Optimizer) -> AbstractContextManager[None]:
+    refuse_none(opt)
+    plan = opt._plan
+    return _core.Displaced(_core.Displacement(plan.params, lasting=False), *_averages_in(plan))
+
+
+def _averages_of(plan: _core.Plan) -> list[Array]:
+    return [a for a in plan.averages if a is not None]
+
+
+def _averages_in(plan: _core.Plan) -> tuple[Any, ...]:
+    """What a displacement begins with that puts a plan's averages into its parameters."""
+    return partial(_touching, plan), WHY, _core.publish, list(zip(_averages_of(plan), plan.params, strict=True)), []
+
+
+def _touching(plan: _core.Plan) -> list[_core.Plan]:
+    """The plans of all optimizers and averages of its parameters."""
+    return stepping(plan) + AVERAGING.touching(plan)

@@ -1,0 +1,24 @@
+"""Gradients that are not finite: what may be done, the error, and where the first of them is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastopt.core import _core
+
+POLICIES = None, "raise", "skip"
+"""What `on_nonfinite` may be."""
+
+
+class NonFiniteError(ValueError):
+    """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
+
+
+def first_nonfinite(plan: _core.Plan) -> str:
+    """Where the first NaN or infinity is, for the error."""
+    for name, g in zip(plan.names, plan.grads, strict=True):
+        if g is not None and not np.isfinite(g).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])
+            where = f" at index {index}" if index else ""
+            return f"the gradient of {name!r} is {g[index]}{where}: the step was not applied, nothing has changed"
+    return "the norm of the gradients overflows float64: the step was not applied, nothing has changed"

@@ -1,0 +1,210 @@
+"""Promise 1: kernel and NumPy reference agree bit for bit, for every case, type and instruction set."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import reference
+from fastopt.core import _core
+from tests.cases import (
+    CASES,
+    DTYPES,
+    LENGTHS,
+    SPECIAL,
+    Case,
+    awkward_gradients,
+    misaligned,
+    ordinary,
+    sprinkled,
+)
+from tests.lockstep import assert_same_bits, copies, same_report, written
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+every_flush = pytest.mark.parametrize("flush", [True, False], ids=["flush", "keep"])
+
+
+def step_both(ours: fastopt.Optimizer, theirs: fastopt.Optimizer, g: Any) -> None:
+    """One step of kernel and reference: the same report or the same refusal, and the same bits."""
+    try:
+        expected = theirs.step(g)
+    except fastopt.NonFiniteError:
+        with pytest.raises(fastopt.NonFiniteError):
+            ours.step(g)
+    else:
+        assert same_report(ours.step(g), expected)
+    assert_same_bits(ours, theirs)
+
+
+def run_both(case: Case, params: Any, gradients: list[Any], **more: Any) -> fastopt.Optimizer:
+    """Steps kernel and reference over the same gradients, comparing after each step."""
+    ours = case.make(params, **more)
+    theirs = case.make(copies(params), backend="numpy", **more)
+    for g in gradients:
+        step_both(ours, theirs, g)
+    return ours
+
+
+@every_case
+@every_dtype
+@every_flush
+def test_every_length(case: Case, dtype: Any, flush: bool, isa: str) -> None:
+    rng = np.random.default_rng(1)
+    params = [ordinary(rng, n, dtype) for n in LENGTHS]
+    gradients = [[ordinary(rng, n, dtype) for n in LENGTHS] for _ in range(3)]
+    opt = run_both(case, params, gradients, flush_subnormals=flush)
+    assert opt.t == 3
+
+
+@every_case
+@every_dtype
+@every_flush
+@pytest.mark.parametrize("kinds", [*SPECIAL, "all"])
+def test_special_values_in_every_input(case: Case, dtype: Any, flush: bool, kinds: str, isa: str) -> None:
+    """NaN, infinities, signed zeros, subnormals and extremes in parameters, gradients and state."""
+    rng = np.random.default_rng(2)
+    chosen = tuple(SPECIAL) if kinds == "all" else (kinds,)
+    lengths = [1, 16, 67, 131, _core.CHUNK + 17]
+
+    def arrays() -> list[Any]:
+        return [sprinkled(rng, n, dtype, *chosen) for n in lengths]
+
+    params = arrays()
+    ours = case.make(params, flush_subnormals=flush)
+    theirs = case.make(copies(params), flush_subnormals=flush, backend="numpy")
+    for step in range(4):
+        if step % 2:
+            # Two steps from a state that no sequence of steps would reach: every buffer gets special values.
+            for (_, a), (_, b) in zip(written(ours).items(), written(theirs).items(), strict=True):
+                a[...] = sprinkled(rng, a.shape, dtype, *chosen)
+                b[...] = a
+        g = arrays()
+        step_both(ours, theirs, g)
+
+
+@every_case
+@every_dtype
+def test_every_alignment(case: Case, dtype: Any, isa: str) -> None:
+    rng = np.random.default_rng(3)
+    params = [misaligned(ordinary(rng, 67, dtype), k) for k in range(16)]
+    gradients = [[misaligned(ordinary(rng, 67, dtype), (5 * k) % 16) for k in range(16)] for _ in range(2)]
+    run_both(case, params, gradients)
+
+
+@every_case
+@every_dtype
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_layout_of_the_gradient(case: Case, dtype: Any, order: Any, isa: str) -> None:
+    rng = np.random.default_rng(4)
+    for shape in [(5, 7), (40, 70), (1, 1030), (1030, 1)]:
+        p = np.asarray(ordinary(rng, shape, dtype), order=order)
+        for layout, g in awkward_gradients(ordinary(rng, shape, dtype)).items():
+            before = g.copy()
+            opt = run_both(case, [p.copy(order="K")], [[g], [g]])
+            assert np.array_equal(g, before), f"the gradient ({layout}) was written"
+            same = case.make([p.copy(order="K")])
+            for _ in range(2):
+                same.step([np.array(g, order=order)])
+            assert_same_bits(opt, same)
+
+
+@every_dtype
+def test_many_dimensions(dtype: Any, isa: str) -> None:
+    rng = np.random.default_rng(5)
+    case = next(case for case in CASES if case.id == "everything")
+    for shape in [(), (1,), (0,), (3, 0, 2), (2, 3, 4), (3, 1, 2, 5), (7, 5, 3, 2, 11)]:
+        for order in ("C", "F"):
+            p = np.asarray(ordinary(rng, shape, dtype), order=order)
+            g = ordinary(rng, shape[::-1], dtype).T
+            h = np.moveaxis(ordinary(rng, (*shape[1:], *shape[:1]), dtype), -1, 0) if shape else g
+            run_both(case, [p], [[g], [h]])
+
+
+def test_mixed_dtypes_and_orders_in_one_optimizer(isa: str) -> None:
+    rng = np.random.default_rng(6)
+    for case in CASES:
+        params = {
+            "single": ordinary(rng, 100, np.float32),
+            "double": ordinary(rng, 100, np.float64),
+            "fortran": np.asfortranarray(ordinary(rng, (30, 40), np.float32)),
+        }
+        g = [{k: ordinary(rng, p.shape, p.dtype) for k, p in params.items()} for _ in range(3)]
+        g[1]["double"] = None
+        run_both(case, params, g)
+
+
+def digest(**more: Any) -> str:
+    """One digest of everything that a run over all cases, types and stages leaves behind."""
+    rng = np.random.default_rng(7)
+    found = hashlib.sha256()
+    for case in CASES:
+        for dtype in DTYPES:
+            lengths = [1, 17, 130, 3 * _core.CHUNK + 5]
+            opt = case.make([ordinary(rng, n, dtype) for n in lengths], **more)
+            for _ in range(5):
+                opt.step([ordinary(rng, n, dtype) * 1e-3 for n in lengths])
+            for name, a in written(opt).items():
+                found.update(name.encode() + a.tobytes())
+    return found.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def reference_digest() -> str:
+    return digest(backend="numpy")
+
+
+def test_one_digest_for_every_backend_and_isa(reference_digest: str, isa: str) -> None:
+    assert digest() == reference_digest
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["sum_squares", "sum_abs", "max_abs"])
+def test_norms(dtype: Any, kind: Any, isa: str) -> None:
+    rng = np.random.default_rng(8)
+    arrays = [ordinary(rng, n, dtype) for n in LENGTHS]
+    twin = getattr(reference, kind)
+    for flush in (True, False):
+        with _core.subnormals(flush):
+            assert _core.norm(arrays, kind, flush) == reference.norm(arrays, twin)
+            for a in arrays:
+                assert _core.norm([a], kind, flush) == reference.norm([a], twin)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-200, 1e-155, 1e155, 1e200, 1e300])
+@pytest.mark.parametrize("kind", ["sum_squares", "sum_abs", "max_abs"])
+def test_norms_beyond_the_range_of_squares(scale: float, kind: Any, isa: str) -> None:
+    """Finite float64 elements whose squares overflow or vanish have the right norm, and count as finite."""
+    x = np.array([3.0, 4.0, -12.0]) * scale
+    value, finite = _core.norm([x], kind, False)
+    assert finite
+    with np.errstate(all="ignore"):
+        assert (value, finite) == reference.norm([x], getattr(reference, kind))
+    expected = {"sum_squares": 13.0, "sum_abs": 19.0, "max_abs": 12.0}[kind] * scale
+    assert value == pytest.approx(expected, rel=1e-14 if scale > 1e-300 else 1e-2, abs=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@every_dtype
+def test_norms_see_every_nonfinite_element(bad: float, dtype: Any, isa: str) -> None:
+    for n in (1, 15, 16, 17, 40, 1030):
+        for i in range(0, n, 7):
+            x = np.ones(n, dtype)
+            x[i] = bad
+            for kind in ("sum_squares", "sum_abs", "max_abs"):
+                value, finite = _core.norm([x], kind)
+                assert not finite
+                assert not np.isfinite(value)
+
+
+def test_powers_are_exact_where_they_can_be() -> None:
+    assert [_core.power(2.0, n) for n in (0, 1, 2, 10, 1000)] == [1.0, 2.0, 4.0, 1024.0, 2.0**1000]
+    assert _core.power(0.0, 0) == 1.0
+    assert _core.power(0.0, 5) == 0.0
+    for beta in (0.9, 0.99, 0.999):
+        for n in (1, 2, 3, 7, 100, 12345):
+            assert _core.power(beta, n) == pytest.approx(beta**n, rel=1e-12)

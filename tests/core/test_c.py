@@ -1,0 +1,73 @@
+"""The C core without Python (tests/c): the same bits from every compiler and on every architecture, and the pool under
+load. The program itself compares instruction sets, numbers of threads and layouts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fastopt
+from fastopt.core import _core
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = [*sorted(ROOT.glob("csrc/**/*.c")), *sorted(ROOT.glob("tests/core/c/*.c"))]
+SYSTEM = os.environ.get("CC", "cc")
+
+
+def tool(*names: str) -> str:
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"{' or '.join(names)} is not installed")
+    return found
+
+
+def build(compiler: str, program: Path, *more: str) -> str:
+    """Compiles the core and the check with the flags of the extension module."""
+    warnings = ["-Wall", "-Wextra", "-Wdouble-promotion", "-Werror"] if os.environ.get("FASTOPT_WERROR") == "1" else []
+    command = [compiler, *fastopt.info().flags.split(), *warnings, *more, f"-I{ROOT / 'csrc'}", *map(str, SOURCES)]
+    done = subprocess.run([*command, "-o", str(program), "-lm"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return str(program)
+
+
+def run(*command: str) -> list[str]:
+    """The lines with hashes, of a run without a failure."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    lines = done.stdout.splitlines()
+    failed = [line for line in lines if line.startswith("FAILED")]
+    assert done.returncode == 0, (done.returncode, failed[:20], done.stderr[-2000:])
+    assert re.match(r"[1-9]\d* passed, 0 failed", lines[-1])
+    return [line for line in lines if line.startswith("hash ")]
+
+
+@pytest.fixture(scope="module")
+def hashes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Those of the system's compiler, with the pool driven long."""
+    return run(build(tool(SYSTEM), tmp_path_factory.mktemp("c") / "check", "-pthread"))
+
+
+def test_every_kernel_norm_and_step_and_the_pool(hashes: list[str]) -> None:
+    for name in _core.KERNELS:
+        assert sum(line.startswith(f"hash kernel {name} ") for line in hashes) == 4
+    assert len(hashes) == len({line.rsplit(" ", 1)[0] for line in hashes})
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_every_compiler_gives_the_same_bits(compiler: str, hashes: list[str], tmp_path: Path) -> None:
+    assert run(build(tool(compiler), tmp_path / "check", "-pthread"), "100", "2") == hashes
+
+
+def test_without_threads(hashes: list[str], tmp_path: Path) -> None:
+    assert run(build(tool(SYSTEM), tmp_path / "check", "-DFO_NO_THREADS")) == hashes
+
+
+def test_aarch64_gives_the_same_bits(hashes: list[str], tmp_path: Path) -> None:
+    """Subnormals kept. No forks: qemu cannot start a thread in a forked child."""
+    emulator = tool("qemu-aarch64", "qemu-aarch64-static")
+    program = build(tool("aarch64-linux-gnu-gcc"), tmp_path / "check", "-static", "-pthread")
+    assert run(emulator, program, "50", "0") == hashes

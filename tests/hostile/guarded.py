@@ -1,0 +1,235 @@
+"""Arrays between pages that may not be touched: a byte too far, read or written, ends the process.
+
+`python -m tests.hostile.guarded kernels`, or steps, layouts, refusals or beyond, runs one attack and prints how many
+buffers it put there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.app.selftest import same_bits
+from fastopt.base.tree import Array
+from fastopt.core import _core
+from tests.cases import CASES, CHUNK, DTYPES, Case, ordinary
+from tests.lockstep import written
+
+LENGTHS = [*range(131), 1007, CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK - 1, 4 * CHUNK, 4 * CHUNK + 1, 10_007]
+PAGE = mmap.PAGESIZE
+NOTHING, READ, READ_WRITE = 0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
+
+placed = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Place:
+    """Room for `size` bytes that begins `shift` bytes after a page that may not be touched or, with `end`, ends that
+    far before one."""
+
+    def __init__(self, size: int, end: bool, shift: int = 0) -> None:
+        self.pages = -(-(size + shift) // PAGE)
+        memory = np.frombuffer(mmap.mmap(-1, (self.pages + 2) * PAGE), np.uint8)
+        self.address = memory.ctypes.data + PAGE
+        self.bytes = memory[PAGE:-PAGE]
+        self.end, self.shift = end, shift
+        for guard in (memory.ctypes.data, self.address + self.pages * PAGE):
+            protect(guard, PAGE, NOTHING)
+
+    def allow(self, what: int) -> None:
+        protect(self.address, self.pages * PAGE, what)
+
+    def array(self, like: Array, end: bool | None = None, shift: int | None = None) -> Array:
+        """A copy in place; at another end, or shifted otherwise, where that is given."""
+        global placed
+        placed += 1
+        end, shift = self.end if end is None else end, self.shift if shift is None else shift
+        start = self.bytes.size - like.nbytes - shift if end else shift
+        room = self.bytes[start : start + like.nbytes]
+        a = room.view(like.dtype).reshape(like.shape, order="C" if like.flags.c_contiguous else "F")
+        a[...] = like
+        return a
+
+
+def protect(address: int, size: int, what: int) -> None:
+    if size and _libc.mprotect(address, size, what):
+        raise OSError(ctypes.get_errno(), "mprotect")
+
+
+def guarded(a: Array, end: bool, shift: int = 0, what: int = READ_WRITE) -> Array:
+    place = Place(a.nbytes, end, shift)
+    copy = place.array(a)
+    place.allow(what)
+    return copy
+
+
+class Memory:
+    """Places that are used again: one for each array of an optimizer over `lengths`."""
+
+    def __init__(self, dtype: Any, end: bool, lengths: list[int]) -> None:
+        self.dtype, self.end, self.lengths = dtype, end, lengths
+        self._places: dict[tuple[str, int], Place] = {}
+
+    def place(self, role: str, i: int) -> Place:
+        if (role, i) not in self._places:
+            self._places[role, i] = Place(self.lengths[i] * np.dtype(self.dtype).itemsize, self.end)
+        return self._places[role, i]
+
+    def arrays(self, role: str, contents: list[Array]) -> list[Array]:
+        return [self.place(role, i).array(a) for i, a in enumerate(contents)]
+
+    def allow(self, what: int, but: str = "") -> None:
+        for (role, _), place in self._places.items():
+            if role != but:
+                place.allow(what)
+
+    def optimizer(self, case: Case, params: list[Array], **more: Any) -> fastopt.Optimizer:
+        """One whose parameters, state and averages all lie here."""
+        self.allow(READ_WRITE)
+        opt = case.make(self.arrays("p", params), **more)
+        plan = opt._plan
+        states = [self.arrays(f"state {k}", list(buffers)) for k, buffers in enumerate(zip(*plan.states, strict=True))]
+        averages = plan.averages if opt.average is None else self.arrays("average", params)
+        opt._plan = type(plan)(
+            plan.rule,
+            plan.template,
+            plan.names,
+            plan.params,
+            tuple(zip(*states, strict=True)) if states else plan.states,
+            tuple(averages),
+            plan.flush,
+        )
+        opt._stale = True
+        return opt
+
+    def gradients(self, contents: list[Array]) -> list[Array]:
+        """On pages that may only be read."""
+        for i in range(len(contents)):
+            self.place("g", i).allow(READ_WRITE)
+        arrays = self.arrays("g", contents)
+        for i in range(len(contents)):
+            self.place("g", i).allow(READ)
+        return arrays
+
+
+def memories(lengths: list[int]) -> list[Memory]:
+    return [Memory(dtype, end, lengths) for dtype in DTYPES for end in (False, True)]
+
+
+def kernels() -> None:
+    """Each kernel and norm alone, each buffer on its own."""
+    rng = np.random.default_rng(0)
+    for memory in memories(LENGTHS):
+        for name, (_, buffers, coefs) in _core.KERNELS.items():
+            values = [1.0 if coef == "one" else 0.5 for coef in coefs]
+            for i, n in enumerate(LENGTHS):
+                contents = [ordinary(rng, n, memory.dtype) for _ in buffers]
+                here = [memory.place(role, i).array(a) for role, a in zip(buffers, contents, strict=True)]
+                _core.run_kernel(name, here, values)
+                _core.run_kernel(name, contents, values)
+                assert all(map(same_bits, here, contents)), (name, n)
+        for g in memory.gradients([ordinary(rng, n, memory.dtype) for n in LENGTHS]):
+            for kind in (1, 2, math.inf):
+                assert fastopt.global_norm(g, kind) == fastopt.global_norm(g.copy(), kind)
+
+
+def steps() -> None:
+    """Each rule and stage at each length, alone and on three threads, gradients read-only by the page."""
+    rng = np.random.default_rng(1)
+    for memory in memories(LENGTHS):
+        for case in CASES:
+            params = [ordinary(rng, n, memory.dtype) for n in LENGTHS]
+            expected = case.make([p.copy() for p in params])
+            opt = memory.optimizer(case, params, threads=3)
+            for how in ((2**40, CHUNK), (1, CHUNK), (1, 100)):
+                opt._plan.split(*how)
+                g = [ordinary(rng, n, memory.dtype) for n in LENGTHS]
+                opt.step(memory.gradients(g))
+                expected.step(g)
+            for (name, a), b in zip(written(opt).items(), written(expected).values(), strict=True):
+                assert same_bits(a, b), (case.id, memory.dtype, name)
+
+
+def layouts() -> None:
+    """Gradients of every stride, misaligned by elements and by bytes, up against the guard; clipped in place too."""
+    rng = np.random.default_rng(2)
+    cuts: dict[str, Callable[[Array], Array]] = {
+        "all": lambda a: a,
+        "every second column": lambda a: a[:, ::2],
+        "the last of every third": lambda a: a[:, 2::3],
+        "every third row, reversed": lambda a: a[::-3],
+        "reversed": lambda a: a[::-1, ::-1],
+        "transposed": lambda a: a.T,
+        "one element broadcast": lambda a: np.broadcast_to(a[-1:, -1:], a.shape),
+    }
+    clipped = Case("", fastopt.AdamW, {"clip_norm": 0.5, "l2": 0.1, "average": 0.9})
+    for dtype in DTYPES:
+        size = np.dtype(dtype).itemsize
+        for end in (False, True):
+            for shift in [*range(size), *range(size, 16 * size, size)]:
+                for shape in [(1, 3), (7, 9), (3, 1021)]:
+                    whole = guarded(ordinary(rng, shape, dtype), end, shift)
+                    for what, cut in cuts.items():
+                        g = cut(whole)
+                        for order in ("C", "F"):
+                            p = np.asarray(ordinary(rng, g.shape, dtype), order=order)  # type: ignore[call-overload]
+                            q = guarded(p, end, shift - shift % size)
+                            clipped.make([p]).step([g.copy()])
+                            clipped.make([q]).step([g])
+                            assert same_bits(p, q), (what, shape, shift)
+                        if g.flags.writeable:
+                            norm = fastopt.global_norm(g)
+                            assert fastopt.clip_grad_norm_(g, norm / 2) == norm
+                            fastopt.clip_grad_value_(g, float(np.abs(g).max()) / 2)
+
+
+def refusals() -> None:
+    """A refused step writes nothing, not even what was there: everything is on pages that may only be read."""
+    rng = np.random.default_rng(3)
+    lengths = [0, 1, 17, 130, CHUNK + 1, 5000]
+    for memory in memories(lengths):
+        for case in CASES:
+            clipping = {"clip_norm": 1.0} if "clip_value" not in case.kwargs else {}
+            for how in ({"on_nonfinite": "raise"}, {"on_nonfinite": "skip"}, clipping):
+                opt = memory.optimizer(case, [ordinary(rng, n, memory.dtype) for n in lengths], threads=3, **how)
+                if not how:
+                    continue
+                for bad in (np.nan, np.inf, -np.inf):
+                    i = int(rng.integers(1, len(lengths)))
+                    at = int(rng.integers(lengths[i]))
+                    g = [ordinary(rng, n, memory.dtype) for n in lengths]
+                    g[i][at] = bad
+                    opt._plan.split(*((1, 100) if rng.integers(2) else (2**40, CHUNK)))
+                    memory.allow(READ, but="g")
+                    _refuse(opt, memory.gradients(g), f"{str(i)!r} is {bad} at index ({at},)")
+                memory.allow(READ_WRITE, but="g")
+                assert opt.step([ordinary(rng, n, memory.dtype) for n in lengths]).step == 1
+
+
+def _refuse(opt: fastopt.Optimizer, g: list[Array], where: str) -> None:
+    if opt.on_nonfinite == "skip":
+        assert not opt.step(g).applied
+        return
+    with pytest.raises(fastopt.NonFiniteError) as refused:
+        opt.step(g)
+    assert where in str(refused.value)
+
+
+def beyond() -> None:
+    """What the guards are for: this must end the process."""
+    a = guarded(np.ones(3), end=True)
+    _core.norm([np.lib.stride_tricks.as_strided(a, (4,))], "sum_abs")
+
+
+if __name__ == "__main__":
+    {f.__name__: f for f in (kernels, steps, layouts, refusals, beyond)}[sys.argv[1]]()
+    print(placed, "buffers between guards, on", _core.active_isa())
