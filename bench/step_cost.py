@@ -51,21 +51,21 @@ def rows(tensors: int, elements: int) -> dict[str, Callable[[], Any]]:
     scheduled, _ = made(tensors, elements, lr=lambda t: 1e-3)
     door, _ = made(tensors, elements)
     opt, _ = made(tensors, elements)
-    opt._plan.admit(grads, opt._match)
+    opt._engine.plan.admit(grads, opt._engine.match)
     single, ones = made(tensors, 1)
-    single._plan.admit(ones, single._match)
-    h = opt._cohorts[0].h
+    single._engine.plan.admit(ones, single._engine.match)
+    h = opt._engine.cohorts[0].h
 
     def admit() -> None:
-        door._plan.admit(grads, door._match)
-        door._plan.release()
+        door._engine.plan.admit(grads, door._engine.match)
+        door._engine.plan.release()
 
     return {
         "whole step": lambda: whole.step(grads),
         "admit": admit,
-        "coefficients": lambda: opt._plan.set_coefficients(0, opt.coefficients_at(h, 2)),
-        "run": lambda: opt._plan.run(),
-        "run 1": lambda: single._plan.run(),
+        "coefficients": lambda: opt._engine.plan.set_numbers(0, opt.coefficients_at(h, 2)),
+        "run": lambda: opt._engine.plan.run(),
+        "run 1": lambda: single._engine.plan.run(),
         "with schedule": lambda: scheduled.step(grads),
     }
 

@@ -19,7 +19,7 @@
  * FO_WALK is what one stage hands to the next in L1, in bytes: measured, with six streams of it aliasing least.
  * FO_PER_THREAD is measured too: see docs/decisions/pool.md. */
 enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_PER_THREAD = 16384 };
-enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 12, FO_MAX_CALLS = 8 };
+enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 14, FO_MAX_CALLS = 8, FO_MAX_SUM_BUFFERS = 3, FO_MAX_OUTS = 8 };
 
 #define FO_KERNEL_ID(name) fo_k_##name,
 #define FO_REDUCTION_ID(name) fo_r_##name,
@@ -38,6 +38,25 @@ typedef struct {
 } fo_kernel_info;
 extern const fo_kernel_info fo_registry[FO_KERNEL_COUNT];
 
+/* Sums over several buffers, of a walk; and scalar functions between walks: in and out by name. */
+#define FO_SUM_ID(name) fo_sum_##name,
+#define FO_SCALAR_ID(name) fo_scalar_##name,
+enum { FO_SUMS(FO_SUM_ID) FO_SUM_COUNT };
+enum { FO_SCALARS(FO_SCALAR_ID) FO_SCALAR_COUNT };
+typedef struct {
+    const char *name;
+    int buffers;
+    const char *buffer[FO_MAX_SUM_BUFFERS];
+} fo_sum_info;
+extern const fo_sum_info fo_sums[FO_SUM_COUNT];
+typedef struct {
+    const char *name;
+    int ins, outs;
+    const char *in[FO_MAX_COEFS], *out[FO_MAX_OUTS];
+    void (*run)(const double *in, double *out);
+} fo_scalar_info;
+extern const fo_scalar_info fo_scalars[FO_SCALAR_COUNT];
+
 /* Runs kernel `id` once over n elements of non-overlapping contiguous buffers. */
 void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef, int flush);
 
@@ -50,6 +69,10 @@ void fo_isa_use(int isa);
 
 /* base^n by binary powering in double: the same bits on every machine, as libm's pow is not. */
 double fo_power(double base, int64_t n);
+
+/* exp(x) and, of positive normal x, log(x): by csrc/kernels/exponential.h, so that no bit depends on libm. */
+double fo_exp(double x);
+double fo_log(double x);
 
 /* fo_flush(1) flushes subnormals to zero on this thread, fo_flush(0) keeps them; both return the floating-point
  * control word to give back to fo_restore. fo_control is that word without its record of exceptions. */
@@ -99,30 +122,80 @@ void fo_sigmoid_cross_entropy(const fo_loss *loss);
 /* gradient = scale (prediction - target); returns the sum of squared differences, its parts by FO_CHUNK in losses. */
 double fo_squared_error(const fo_loss *loss);
 
-/* A program is the list of kernels that one set of tensors passes through, with their coefficients.
- * A call's buffers are slots of the tensor: see fo_slot. `edits` says that it changes the gradient, and
- * `rule` is the index of the rule's call. */
+/* What a tensor has, by place: p, g and the average, the rule's state, then scratch of one chunk, which nobody keeps. */
+enum { FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE };
+enum { FO_MAX_STATE = 8, FO_SLOT_SCRATCH = FO_SLOT_STATE + FO_MAX_STATE, FO_MAX_SCRATCH = 3 };
+int fo_slot(int kernel, int buffer);
+
+/* How many elements a slot of state has: as many as p, or one for each row or each column of its matrices, as they lie
+ * in memory: a walk spreads these out over the elements. */
+enum { FO_LIKE_P, FO_ROWS, FO_COLUMNS };
+
+/* A register is a double that a sum or a scalar function leaves: one for each tensor or, from FO_ALL on, one for all
+ * tensors of a rule. A number of a call may be a register: `reg` is it + 1, or 0 for what stands in `coef`. */
+enum { FO_MAX_REGISTERS = 16, FO_ALL = FO_MAX_REGISTERS };
+
+/* A kernel with its buffers, by slot, and its coefficients; `registers` says that some are registers. */
 typedef struct {
-    int kernel, buffers;
-    int slot[FO_MAX_BUFFERS];
+    int kernel, buffers, coefs, registers;
+    int slot[FO_MAX_BUFFERS], reg[FO_MAX_COEFS];
     double coef[FO_MAX_COEFS];
 } fo_call;
+
+/* A sum over buffers of a walk as its kernels leave them. */
 typedef struct {
-    int calls, edits, rule;
+    int reduction, buffers, reg;
+    int slot[FO_MAX_SUM_BUFFERS];
+} fo_sum;
+
+/* A walk takes each chunk through its calls, then adds up its sums. `reads` says that they read the gradient,
+ * `edits` that they change it, `copies` that p decays in scratch, because a later walk is to write it. A factored walk goes by rows, and adds up the
+ * squares of the gradient over each row and each column: its last call is to `factors`. A scalar pass is one call of a
+ * scalar function, for each tensor or, with `all`, for the rule; `out` are registers, and where the `go`-th of them, from 1,
+ * is 0, the rule takes the step back. */
+enum { FO_WALK_PASS, FO_FACTORED_PASS, FO_SCALAR_PASS };
+enum { FO_MAX_SUMS = 3 };
+typedef struct {
+    int kind, calls, edits, reads, copies, sums, all, outs, go;
     fo_call call[FO_MAX_CALLS];
+    fo_sum sum[FO_MAX_SUMS];
+    int out[FO_MAX_OUTS];
+} fo_pass;
+
+/* What the tensors of one cohort go through, the rule whose registers they share, and what of `extent` their state has.
+ * The last pass is a walk, and the only one that writes p. */
+typedef struct {
+    int passes, rule, group, all; /* all: it has registers of all tensors */
+    char extent[FO_SLOT_SCRATCH];
+    fo_pass *pass;
 } fo_program;
 
-enum { FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE };
-int fo_slot(int kernel, int buffer);
+/* The registers of all tensors of a rule. Its scalar function may set `go` to 0 before p is written: then its tensors
+ * stay as they are. */
+typedef struct {
+    double reg[FO_MAX_REGISTERS];
+    int go;
+} fo_rule;
+
+/* Into how many bands a factored walk cuts this many rows, whatever the number of threads. */
+int fo_bands(ptrdiff_t rows);
+
+/* How the gradients of a group are taken. */
+typedef struct {
+    double sign;         /* -1 to maximize */
+} fo_group;
 
 /* A parameter with its state, contiguous and aligned; its gradient is views[same index]. */
 typedef struct {
-    char *slot[FO_SLOT_STATE + FO_MAX_BUFFERS];
+    char *slot[FO_SLOT_SCRATCH];
     ptrdiff_t size;          /* this and dtype, by NumPy's number, are the door's: as it found the parameter */
     int dtype;
     ptrdiff_t first_block;   /* of its blocks in parts */
     ptrdiff_t position;      /* step.c's: where it begins when all tensors lie end to end */
     int program;
+    ptrdiff_t matrices, rows, columns; /* where the state has such slots, as they lie in memory */
+    double *lines;           /* there too: a sum for each row, then one for each column and band of rows */
+    double *reg;             /* its registers, where its program has any */
 } fo_tensor;
 
 /* step.c's: which way the steps that are large enough for threads go, with the pool or alone, which way is favoured,
@@ -137,15 +210,19 @@ typedef struct {
     fo_view *grads;
     ptrdiff_t count;
     fo_program *programs;
-    double *parts;       /* one for every block of every tensor */
+    fo_rule *rules;
+    fo_group *groups;
+    int program_count, rule_count, group_count;
+    int phases, all;     /* of the longest program, and of any */
+    double *parts;       /* one for every block of every tensor, FO_MAX_SUMS times over */
+    ptrdiff_t blocks;    /* of all tensors */
     ptrdiff_t elements;  /* of all tensors */
     ptrdiff_t per_thread; /* fewer elements are not worth a thread */
     ptrdiff_t chunk;     /* at most FO_CHUNK; changes no bit */
     int threads;         /* at most */
     int always_pool;     /* for tests: do not ask whether threads pay */
     fo_trial trial;
-    double max_norm;     /* infinite: do not clip */
-    double sign;         /* -1 to maximize */
+    double max_norm;     /* of all gradients together; infinite: do not clip */
     double unscale;      /* what gradients are multiplied by first; their norm is measured after that */
     int flush;
     int measure;         /* compute the norm first, and refuse the step where it is not finite */

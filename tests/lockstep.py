@@ -21,20 +21,20 @@ def copies(params: Any) -> Any:
 
 def written(opt: fastopt.Optimizer) -> dict[str, Array]:
     """Every array that a step of this optimizer writes, and the gradients that are accumulated for it, by name."""
-    found = dict(zip(opt.names, opt._plan.params, strict=True))
+    found = dict(zip(opt.names, opt._engine.plan.params, strict=True))
     for name, entry in opt.state.items():
         found |= {f"{name}:{key}": x for key, x in entry.items() if isinstance(x, np.ndarray)}
     if opt.average is not None:
-        found |= {f"{name}:average": a for name, a in zip(opt.names, opt._plan.averages, strict=True)}
-    if opt._accumulation is not None and (gathered := opt._accumulated):
-        means = zip(opt.names, opt._accumulation.means, gathered.present, strict=True)
+        found |= {f"{name}:average": a for name, a in zip(opt.names, opt._engine.plan.averages, strict=True)}
+    if opt._engine.accumulation is not None and (gathered := opt._engine.accumulated):
+        means = zip(opt.names, opt._engine.accumulation.means, gathered.present, strict=True)
         found |= {f"{name}:accumulated": mean for name, mean, there in means if there}
     return found
 
 
 def plateaus(opt: fastopt.Optimizer) -> list[ReduceOnPlateau]:
     """Those that hyperparameters follow, each as often as it is followed."""
-    values = [x for kept in (*(group._values for group in opt.groups), opt._options) for x in kept.values()]
+    values = [x for kept in (*(group._values for group in opt.groups), opt._engine.options) for x in kept.values()]
     members = [member for x in values for member in (x if isinstance(x, tuple) else (x,))]
     return [plateau for plateau in map(_plateau_in, members) if plateau is not None]
 
@@ -42,7 +42,7 @@ def plateaus(opt: fastopt.Optimizer) -> list[ReduceOnPlateau]:
 def counts(opt: fastopt.Optimizer) -> Any:
     """Every number that an applied step could change."""
     scalars = {name: {k: x for k, x in e.items() if not isinstance(x, np.ndarray)} for name, e in opt.state.items()}
-    return opt.t, scalars, opt._accumulated
+    return opt.t, scalars, opt._engine.accumulated
 
 
 def snapshot(opt: fastopt.Optimizer) -> dict[str, bytes]:

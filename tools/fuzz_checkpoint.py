@@ -120,8 +120,8 @@ def contents(opt: Any) -> tuple[Any, ...]:
     # Here, for atheris is to see fastopt before anything imports it.
     from tests.lockstep import plateaus, snapshot
 
-    values = repr(([group._values for group in opt.groups], opt._options, opt.on_nonfinite, opt.maximize))
-    return values, opt._skipped, [plateau.state_dict() for plateau in plateaus(opt)], snapshot(opt)
+    values = repr(([group._values for group in opt.groups], opt._engine.options, opt.on_nonfinite, opt.maximize))
+    return values, opt._engine.skipped, [plateau.state_dict() for plateau in plateaus(opt)], snapshot(opt)
 
 
 def plain(parts: Parts) -> Any:

@@ -34,9 +34,11 @@
     }
 #define KERNEL_SLOT(name) [fo_k_##name] = ENTRY(name),
 #define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
+#define SUM_SLOT(name) [fo_sum_##name] = FN(name),
 #define SLOTS \
     { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
-      .gather = FN(gather), .scatter = FN(scatter), \
+      .sum = {FO_SUMS(SUM_SLOT)}, .add_squares = FN(add_squares), .adafactor_factors = FN(adafactor_factors), \
+      .gather = FN(gather), .scatter = FN(scatter), .fill = FN(fill), \
       .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
       .sigmoid_cross_entropy = FN(sigmoid_cross_entropy), .squared_error = FN(squared_error) }
 
@@ -48,6 +50,7 @@
 #include "kernels/stages.h"
 #include "kernels/rules.h"
 #include "kernels/reductions.h"
+#include "kernels/factors.h"
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
@@ -64,6 +67,7 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #include "kernels/stages.h"
 #include "kernels/rules.h"
 #include "kernels/reductions.h"
+#include "kernels/factors.h"
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
@@ -74,6 +78,7 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef word
 
 #undef SLOTS
+#undef SUM_SLOT
 #undef REDUCTION_SLOT
 #undef KERNEL_SLOT
 #undef MAKE_ENTRY

@@ -102,6 +102,13 @@ int fo_slot(int kernel, int buffer)
     return FO_SLOT_STATE + buffer - 2;
 }
 
+#define SUM_INFO(sum) \
+    [fo_sum_##sum] = {.name = #sum, .buffers = 0 FO_##sum(COUNT), .buffer = {FO_##sum(NAME)}},
+const fo_sum_info fo_sums[FO_SUM_COUNT] = {FO_SUMS(SUM_INFO)};
+
+double fo_exp(double x) { return fo_exp_f64_baseline(x); }
+double fo_log(double x) { return fo_log_f64_baseline(x); }
+
 double fo_power(double base, int64_t n)
 {
     double result = 1.0;

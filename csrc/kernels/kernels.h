@@ -10,6 +10,11 @@ typedef double fo_reduction(ptrdiff_t n, const void *in, double unit);
 typedef struct {
     fo_kernel *kernel[FO_KERNEL_COUNT];
     fo_reduction *reduce[FO_REDUCTION_COUNT];
+    double (*sum[FO_SUM_COUNT])(ptrdiff_t n, const void *const *in);
+    void (*add_squares)(ptrdiff_t n, double *sums, const void *in);
+    void (*adafactor_factors)(ptrdiff_t rows, ptrdiff_t columns, const double *row_sums, const double *column_sums,
+                              void *r, void *c, void *a, const double *coef);
+    void (*fill)(ptrdiff_t n, void *out, const void *value);
     void (*gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t stride, double factor);
     void (*scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride);
     double (*dot)(ptrdiff_t n, const void *a, const void *b);

@@ -71,6 +71,25 @@ static TARGET double FN(dot)(ptrdiff_t n, const void *first, const void *second)
     IN_LANES(x, PRODUCT, x, SUM)
 }
 
+/* The sum of g (a - b), the difference in double too. */
+#define DIFFERENCE(k) ((double)g[k] * ((double)a[k] - (double)b[k]))
+static TARGET double FN(dot_difference)(ptrdiff_t n, const void *const *in)
+{
+    const real *g = in[0], *a = in[1], *b = in[2];
+    IN_LANES(x, DIFFERENCE, x, SUM)
+}
+
+/* Adds the squares of a row to its columns' sums. */
+static TARGET void FN(add_squares)(ptrdiff_t n, double *restrict sums, const void *in)
+{
+    const real *restrict g = in;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double x = (double)g[i];
+        sums[i] = sums[i] + x * x;
+    }
+}
+
+#undef DIFFERENCE
 #undef PRODUCT
 #undef SUM
 #undef REDUCTION

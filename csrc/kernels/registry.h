@@ -49,15 +49,55 @@
     IO(p) IN(g) IO(m) IO(v) \
     COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(unbias) COEF(eps) COEF(step_m) COEF(step_g)
 
+#define FO_sign_momentum(IN, IO, COEF) \
+    IO(p) IN(g) IO(m) COEF(mix_m) COEF(mix_g) COEF(beta) COEF(gain) COEF(one) COEF(step)
+
+/* Kernels of rules of several walks: only the last one's writes p. u is scratch, of one chunk; r, c and a have an element for
+ * each row or column, and are spread out over the elements. */
+#define FO_lamb_moments(IN, IO, COEF) \
+    IN(p) IN(g) IO(m) IO(v) IO(u) \
+    COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(correct) COEF(unbias) COEF(eps) COEF(decay)
+#define FO_lamb(IN, IO, COEF) \
+    IO(p) IN(m) IN(v) COEF(correct) COEF(unbias) COEF(eps) COEF(decay) COEF(step)
+#define FO_adafactor_scaled(IN, IO, COEF) IN(g) IN(c) IN(a) IO(u) COEF(floor_v)
+#define FO_adafactor(IN, IO, COEF) IO(p) IN(g) IN(c) IN(a) COEF(floor_v) COEF(step)
+#define FO_adafactor_momentum(IN, IO, COEF) \
+    IO(p) IN(g) IN(c) IN(a) IO(m) COEF(floor_v) COEF(beta) COEF(gain_m) COEF(step)
+#define FO_adafactor_unfactored_moment(IN, IO, COEF) IN(g) IO(v) IO(u) COEF(keep) COEF(gain) COEF(eps_add) COEF(floor_v)
+#define FO_adafactor_unfactored(IN, IO, COEF) IO(p) IN(g) IN(v) COEF(floor_v) COEF(step)
+#define FO_adafactor_unfactored_momentum(IN, IO, COEF) \
+    IO(p) IN(g) IN(v) IO(m) COEF(floor_v) COEF(beta) COEF(gain_m) COEF(step)
+#define FO_prodigy_moments(IN, IO, COEF) \
+    IN(g) IO(m) IO(v) IO(s) COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(beta3) COEF(gain3)
+#define FO_prodigy(IN, IO, COEF) IO(p) IN(m) IN(v) COEF(shrink) COEF(eps_d) COEF(step)
+
 #define FO_STAGES_BEFORE(X) X(scale) X(clamp) X(l1) X(l2) X(decay)
 #define FO_RULES(X) \
     X(sgd) X(momentum) X(nesterov) X(adagrad) X(rmsprop) X(rmsprop_momentum) \
-    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam)
+    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam) X(sign_momentum) \
+    X(lamb_moments) X(lamb) X(adafactor_scaled) X(adafactor) X(adafactor_momentum) X(adafactor_unfactored_moment) \
+    X(adafactor_unfactored) X(adafactor_unfactored_momentum) X(prodigy_moments) X(prodigy)
 #define FO_STAGES_AFTER(X) X(prox_l1) X(average)
 #define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
 #define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 
 /* What a norm is made of; see reductions.h. */
 #define FO_REDUCTIONS(X) X(sum_squares) X(sum_abs) X(max_abs)
+
+/* Sums over several buffers of a walk. */
+#define FO_dot_difference(IN) IN(g) IN(a) IN(b)
+#define FO_SUMS(X) X(dot_difference)
+
+/* Functions of registers and numbers, between walks; see scalars.c. `go` of 0 takes the step back. */
+#define FO_trust(IN, OUT) \
+    IN(pp) IN(uu) IN(lr) IN(largest) IN(eps_norm) IN(low) IN(high) OUT(step)
+#define FO_adafactor_step(IN, OUT) \
+    IN(pp) IN(uu) IN(elements) IN(rate) IN(eps2) IN(relative) IN(clipping) OUT(step)
+#define FO_prodigy_begin(IN, OUT) \
+    IN(d) IN(d0) IN(rate) IN(beta1) IN(beta2) IN(safeguard) OUT(gain1) OUT(gain2) OUT(gain3) OUT(dlr)
+#define FO_prodigy_estimate(IN, OUT) \
+    IN(d) IN(num) IN(d_max) IN(dot) IN(den) IN(d0) IN(dlr) IN(beta3) IN(d_coef) IN(growth) IN(by_max) IN(decay) \
+    IN(eps) OUT(num) OUT(d_max) OUT(d) OUT(go) OUT(step) OUT(shrink) OUT(eps_d)
+#define FO_SCALARS(X) X(trust) X(adafactor_step) X(prodigy_begin) X(prodigy_estimate)
 
 #endif

@@ -3,3 +3,7 @@
 #include "kernels/rules/adagrad.h"
 #include "kernels/rules/rmsprop.h"
 #include "kernels/rules/adam.h"
+#include "kernels/rules/lion.h"
+#include "kernels/rules/lamb.h"
+#include "kernels/rules/adafactor.h"
+#include "kernels/rules/prodigy.h"

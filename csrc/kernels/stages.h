@@ -104,6 +104,15 @@ static TARGET void FN(gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t
     }
 }
 
+/* One value n times. */
+static TARGET void FN(fill)(ptrdiff_t n, void *out, const void *value)
+{
+    real *restrict x = out;
+    const real one_value = *(const real *)value;
+    for (ptrdiff_t i = 0; i < n; i++)
+        x[i] = one_value;
+}
+
 static TARGET void FN(scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride)
 {
     const real *restrict g = in;

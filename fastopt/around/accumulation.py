@@ -17,7 +17,7 @@ from fastopt.engine.passes import plan_beside, prepare_pass
 
 if TYPE_CHECKING:
     from fastopt.core import _core
-    from fastopt.optimizers.base import Optimizer, Report
+    from fastopt.engine.engine import Engine, Report
 
 
 class _Accumulated:
@@ -44,15 +44,15 @@ class Gathered(NamedTuple):
 class Accumulation:
     """The memory for the mean of gradients, of one optimizer as it now is: an array for each parameter."""
 
-    def __init__(self, opt: Optimizer) -> None:
-        self.main = opt._plan
+    def __init__(self, engine: Engine) -> None:
+        self.main = engine.plan
         self.means = zeros_for(self.main.params)
-        self.plan = plan_beside(opt, "mean", self.means)
+        self.plan = plan_beside(engine, self.means)
 
-    def add(self, opt: Optimizer, weight: float) -> int:
+    def add(self, engine: Engine, weight: float) -> int:
         """Takes the admitted gradients in."""
-        self._refuse_replaced(opt)
-        plan, before = self.plan, opt._accumulated
+        self._refuse_replaced(engine)
+        plan, before = self.plan, engine.accumulated
         total = weight if before is None else before.weight + weight
         if not math.isfinite(total):
             raise ValueError(f"the weights of the micro-batches add up to {total}: give smaller ones")
@@ -64,8 +64,8 @@ class Accumulation:
             if not all(present):
                 plan.exchange(self._filled(before.present))
             present, count = list(map(operator.or_, before.present, present)), before.batches + 1
-        prepare_pass(opt, plan, [[("mean", {"gain": weight / total})]])
-        plan.run_and_publish([(opt, "_accumulated", Gathered(count, total, present))])
+        prepare_pass(engine, plan, [[("mean", {"gain": weight / total})]])
+        plan.run_and_publish([(engine, "accumulated", Gathered(count, total, present))])
         return count
 
     def _filled(self, present: list[bool]) -> list[Array | None]:
@@ -75,86 +75,86 @@ class Accumulation:
             zero if g is None and there else g for g, there, zero in zip(self.plan.grads, present, zeros, strict=True)
         ]
 
-    def step(self, opt: Optimizer, report: type[Report], unscale: float) -> Report:
-        self._refuse_replaced(opt)
-        gathered = opt._accumulated
+    def step(self, engine: Engine, report: type[Report], unscale: float) -> Report:
+        self._refuse_replaced(engine)
+        gathered = engine.accumulated
         if gathered is None:
             raise RuntimeError(EMPTY)
         # None where every micro-batch had None.
         leaves = [mean if there else None for mean, there in zip(self.means, gathered.present, strict=True)]
-        done: Report = opt._plan.step(opt, tree.rebuild(self.main.template, leaves), report, unscale, True)
+        done: Report = engine.step(tree.rebuild(self.main.template, leaves), report, unscale, True)
         return done
 
-    def _refuse_replaced(self, opt: Optimizer) -> None:
-        if opt._accumulation is not self or opt._plan is not self.main:
+    def _refuse_replaced(self, engine: Engine) -> None:
+        if engine.accumulation is not self or engine.plan is not self.main:
             raise RuntimeError("another thread has loaded a state or added a group just now: accumulate again")
 
-    def save(self, opt: Optimizer) -> dict[str, Any] | None:
-        gathered = opt._accumulated
+    def save(self, engine: Engine) -> dict[str, Any] | None:
+        gathered = engine.accumulated
         if gathered is None:
             return None
         gradients = {
             name: np.copy(mean, order="K")
-            for name, mean, there in zip(opt.names, self.means, gathered.present, strict=True)
+            for name, mean, there in zip(engine.plan.names, self.means, gathered.present, strict=True)
             if there
         }
         return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients}
 
 
-def accumulate(opt: Optimizer, grads: Tree, weight: float) -> int:
+def accumulate(engine: Engine, grads: Tree, weight: float) -> int:
     weight = positive("weight", weight)
-    memory = _memory(opt)
-    return memory.plan.admitted(grads, opt._match, memory.add, opt, weight)
+    memory = _memory(engine)
+    return memory.plan.admitted(grads, engine.match, memory.add, engine, weight)
 
 
-def _memory(opt: Optimizer) -> Accumulation:
+def _memory(engine: Engine) -> Accumulation:
     """Made at the first use, and anew where groups were added."""
-    return opt._accumulation or opt._plan.read(_made, opt)
+    return engine.accumulation or engine.plan.read(_made, engine)
 
 
-def _made(opt: Optimizer) -> Accumulation:
-    if opt._accumulation is None:
-        opt._accumulation = Accumulation(opt)
-    return opt._accumulation
+def _made(engine: Engine) -> Accumulation:
+    if engine.accumulation is None:
+        engine.accumulation = Accumulation(engine)
+    return engine.accumulation
 
 
-def refuse_pending(opt: Optimizer) -> None:
-    if opt._accumulated is not None:
+def refuse_pending(engine: Engine) -> None:
+    if engine.accumulated is not None:
         raise RuntimeError(
-            f"the gradients of {opt._accumulated.batches} micro-batches are accumulated and not applied: call step() "
+            f"the gradients of {engine.accumulated.batches} micro-batches are accumulated and not applied: call step() "
             "without gradients to apply their mean, or discard_accumulated()"
         )
 
 
-def step(opt: Optimizer, grads: Tree, report: type[Report], unscale: float) -> Report:
+def step(engine: Engine, grads: Tree, report: type[Report], unscale: float) -> Report:
     """The step with what was accumulated, or why there is none."""
     if grads is not ACCUMULATED:
-        refuse_pending(opt)
-    memory = opt._accumulation
+        refuse_pending(engine)
+    memory = engine.accumulation
     if memory is None:
         raise RuntimeError(EMPTY)
-    return memory.plan.during(APPLYING, memory.step, opt, report, unscale)
+    return memory.plan.during(APPLYING, memory.step, engine, report, unscale)
 
 
-def discard(opt: Optimizer) -> None:
-    if opt._accumulation is not None:
-        opt._accumulation.plan.during("what was accumulated is being discarded", setattr, opt, "_accumulated", None)
+def discard(engine: Engine) -> None:
+    if engine.accumulation is not None:
+        engine.accumulation.plan.during("what was accumulated is being discarded", setattr, engine, "accumulated", None)
 
 
-def held(opt: Optimizer, why: str, function: Callable[..., None], *args: Any) -> None:
+def held(engine: Engine, why: str, function: Callable[..., None], *args: Any) -> None:
     """function(*args) while nothing is accumulated in other threads."""
-    if opt._accumulation is None:
+    if engine.accumulation is None:
         return function(*args)
-    return opt._accumulation.plan.during(why, function, *args)
+    return engine.accumulation.plan.during(why, function, *args)
 
 
-def save(opt: Optimizer) -> dict[str, Any]:
-    memory = opt._accumulation
-    found = None if memory is None else memory.plan.read(memory.save, opt)
+def save(engine: Engine) -> dict[str, Any]:
+    memory = engine.accumulation
+    found = None if memory is None else memory.plan.read(memory.save, engine)
     return found or {"count": 0, "weight": 0.0, "gradients": {}}
 
 
-def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
+def check(engine: Engine, saved: Mapping[str, Any]) -> list[str]:
     """What is wrong with a saved accumulation."""
     if saved.keys() != {"count", "weight", "gradients"} or not isinstance(saved["gradients"], Mapping):
         return [f"accumulation is {shown(saved)}: expected a dict with count, weight and gradients"]
@@ -164,7 +164,7 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     problems = []
     if not (0 < weight < math.inf if count else weight == 0):
         problems.append(f"accumulation has the count {shown(count)} and the weight {shown(weight)}")
-    params = dict(zip(opt.names, opt._plan.params, strict=True))
+    params = dict(zip(engine.plan.names, engine.plan.params, strict=True))
     for name, g in saved["gradients"].items():
         if name not in params or not count:
             problems.append(f"accumulation has a gradient of {name!r}, which is not known here")
@@ -173,12 +173,12 @@ def check(opt: Optimizer, saved: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def loaded(opt: Optimizer, saved: Mapping[str, Any]) -> _core.Values:
+def loaded(engine: Engine, saved: Mapping[str, Any]) -> _core.Values:
     """What `save` gave as attributes of the optimizer, with memory of their own."""
     if not saved["count"]:
-        return [(opt, "_accumulated", None)]
-    memory, gradients = Accumulation(opt), saved["gradients"]
-    for name, mean in zip(opt.names, memory.means, strict=True):
+        return [(engine, "accumulated", None)]
+    memory, gradients = Accumulation(engine), saved["gradients"]
+    for name, mean in zip(engine.plan.names, memory.means, strict=True):
         mean[...] = gradients.get(name, 0)
-    gathered = Gathered(saved["count"], saved["weight"], [name in gradients for name in opt.names])
-    return [(opt, "_accumulation", memory), (opt, "_accumulated", gathered)]
+    gathered = Gathered(saved["count"], saved["weight"], [name in gradients for name in engine.plan.names])
+    return [(engine, "accumulation", memory), (engine, "accumulated", gathered)]

@@ -17,9 +17,10 @@ from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
 from fastopt.engine.hyperparameters import Own, Scalar, show
 from fastopt.engine.passes import Plans, named, stepping
+from fastopt.engine.program import passed
 
 if TYPE_CHECKING:
-    from fastopt.optimizers.base import Optimizer
+    from fastopt.engine.engine import Engine
 
 WHY = "the averages are in the parameters: do this after they are swapped back"
 LOADING = "averages are being loaded: do this after it"
@@ -35,7 +36,7 @@ class Average:
         names, arrays = named(template)
         averages = tuple(copies_of(arrays))
         flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
-        self._plan = _core.Plan(self._kernel, template, names, arrays, none, averages, flush)
+        self._plan = _core.Plan(template, names, arrays, none, averages, flush)
         AVERAGING.add(self._plan)
         self._displacement = _core.Displacement(arrays, lasting=False)
         self.count = 0
@@ -67,7 +68,7 @@ class Average:
         plan = self._plan
         counted: _core.Values = [(self, "count", self.count + 1)]
         if self.count:
-            plan.set_programs([[(self._kernel, self._coefficients())]])
+            plan.set_programs([passed([(self._kernel, self._coefficients())])], [[]], [1.0])
             plan.run_and_publish(counted)
         else:
             plan.confirm()
@@ -185,15 +186,16 @@ class RunningMean(Average):
         return f"RunningMean: {len(self._plan.names)} tensors, {self.count} updates"
 
 
-def refuse_none(opt: Optimizer) -> None:
-    if opt.average is None:
+def refuse_none(engine: Engine) -> None:
+    if engine.options["average"] is None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
 
 
-def averaged(opt: Optimizer) -> AbstractContextManager[None]:
-    refuse_none(opt)
-    plan = opt._plan
-    return _core.Displaced(_core.Displacement(plan.params, lasting=False), *_averages_in(plan))
+def averaged(engine: Engine) -> AbstractContextManager[None]:
+    refuse_none(engine)
+    plan = engine.plan
+    params = tuple(p for p, a in zip(plan.params, plan.averages, strict=True) if a is not None)
+    return _core.Displaced(_core.Displacement(params, lasting=False), *_averages_in(plan))
 
 
 def _averages_of(plan: _core.Plan) -> list[Array]:
@@ -202,7 +204,11 @@ def _averages_of(plan: _core.Plan) -> list[Array]:
 
 def _averages_in(plan: _core.Plan) -> tuple[Any, ...]:
     """What a displacement begins with that puts a plan's averages into its parameters."""
-    return partial(_touching, plan), WHY, _core.publish, list(zip(_averages_of(plan), plan.params, strict=True)), []
+    return partial(_touching, plan), WHY, _core.publish, _pairs(plan), []
+
+
+def _pairs(plan: _core.Plan) -> list[tuple[Array, Array]]:
+    return [(a, p) for a, p in zip(plan.averages, plan.params, strict=True) if a is not None]
 
 
 def _touching(plan: _core.Plan) -> list[_core.Plan]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastopt.base.arguments import SCALES, inside_0_1, number, scale_in_range, shown, whole, within
 from fastopt.core import _core
-from fastopt.optimizers.base import Report
+from fastopt.engine.engine import Report
 
 
 class LossScaler:

@@ -15,9 +15,9 @@ from fastopt.base.memory import zeros_for
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
+from fastopt.engine.engine import Engine, Report
 from fastopt.engine.hyperparameters import Own, Scalar, show
 from fastopt.engine.passes import plan_beside, prepare_pass, stepping
-from fastopt.optimizers.base import Optimizer, Report
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "
@@ -49,8 +49,8 @@ class SAM:
 
     rho = Own(at_least_0)
 
-    def __init__(self, opt: Optimizer, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
-        if not isinstance(opt, Optimizer):
+    def __init__(self, opt: Any, rho: Scalar = 0.05, norm: float = 2, adaptive: bool = False) -> None:
+        if not isinstance(getattr(opt, "_engine", None), Engine):
             raise TypeError(f"opt is {shown(opt)}: expected an optimizer, for example fastopt.SGD(params, lr=0.1)")
         self.opt = opt
         self.rho = rho
@@ -80,7 +80,8 @@ class SAM:
             if moved or self.opt.on_nonfinite != "skip":
                 raise
             grads = first
-        return self.opt.step(grads)
+        report: Report = self.opt.step(grads)
+        return report
 
     def first_step(self, grads: Tree) -> None:
         """Moves the parameters to p + e, e from these gradients at p. Until `second_step` or `restore`, no
@@ -96,7 +97,8 @@ class SAM:
         if self._displacement is None or not self._displacement.begun:
             raise RuntimeError("second_step without a first: call first_step(grads) before it, or use step(closure)")
         self.restore()
-        return self.opt.step(grads)
+        report: Report = self.opt.step(grads)
+        return report
 
     def restore(self) -> None:
         """Moves the parameters back, bit for bit, without a step; does nothing where they are not moved."""
@@ -105,9 +107,9 @@ class SAM:
 
     def _memory(self) -> _core.Displacement:
         """What a step needs, made anew where groups were added."""
-        main = self.opt._plan
+        main = self.opt._engine.plan
         if self._displacement is None or self._displacement.params is not main.params:
-            self._plan = plan_beside(self.opt, "perturb")
+            self._plan = plan_beside(self.opt._engine)
             self._weighed = zeros_for(main.params if self.adaptive else ())
             self._displacement = _core.Displacement(main.params, lasting=True)
         return self._displacement
@@ -115,9 +117,9 @@ class SAM:
     def _beginning(self, grads: Tree) -> tuple[Any, ...]:
         """What the displacement begins with."""
         opt = self.opt
-        accumulation.refuse_pending(opt)
+        accumulation.refuse_pending(opt._engine)
         rho = SAM.rho.at(opt.t, self.rho)
-        return partial(stepping, opt._plan), WHY, self._plan.admitted, grads, opt._match, self._move, rho
+        return partial(stepping, opt._engine.plan), WHY, self._plan.admitted, grads, opt._engine.match, self._move, rho
 
     def _measure(self) -> float:
         """The norm of w, or max|w| for the other two; leaves w in the plan."""
@@ -150,8 +152,8 @@ class SAM:
             unit = 2.0**100 if size < 1e-30 else 2.0**-100 if size > 1e30 else 1.0
             self._run([(perturb, {"scale": rho / (size * unit)})], sign * unit)
 
-    def _run(self, program: _core.Program, factor: float) -> None:
-        prepare_pass(self.opt, self._plan, [program], factor)
+    def _run(self, program: list[tuple[str, dict[str, float]]], factor: float) -> None:
+        prepare_pass(self.opt._engine, self._plan, [program], factor)
         self._plan.run()
 
     def _move_largest(self, size: float, rho: float) -> None:

@@ -4,7 +4,7 @@
 Everything that can be wrong with a buffer is found here (door.pxi), before anything is written; below, C
 trusts its pointers. A Plan holds the parameters and their state for one optimizer, for one thread at a time
 (claims.pxi): `step` takes the gradients, the optimizer's coefficients, and makes one call without the GIL
-over all of them. ReferencePlan in fastopt/numpy_backend.py puts NumPy in place of that call and shares
+over all of them. ReferencePlan in fastopt/engine/numpy_plan.py puts NumPy in place of that call and shares
 everything else.
 """
 
@@ -78,15 +78,7 @@ include "runtime.pxi"
 include "door.pxi"
 include "views.pxi"
 include "claims.pxi"
-
-
-cdef _count(opt, list stepped):
-    """Counts a step that was applied to these cohorts and no others."""
-    for cohort in opt._cohorts:
-        if cohort in stepped:
-            cohort.scalars = cohort.advanced
-        else:
-            cohort.skipped += 1
+include "programs.pxi"
 
 
 cdef _made(type cls, bint applied, norm, t, skipped):
@@ -104,64 +96,90 @@ cdef inline _put(made, Py_ssize_t i, x):
     PyTuple_SET_ITEM(made, i, x)
 
 
-cdef class Plan(Claimed):
-    """The parameters of one optimizer, their state, and the programs that update them.
+cdef class Plan(Programmed):
+    """Parameters, what a step writes beside them, and the programs that update them.
 
-    `template` is the tree of params, `states[i]` the state buffers of `params[i]` in the order of the rule in
-    csrc/registry.h, `averages[i]` its running average or None; both are laid out in memory as the parameter is.
+    `template` is the tree of params, `states[i]` the state of `params[i]` in the order of its rule's slots, `averages[i]`
+    its running average or None. These are laid out in memory as the parameter is, but for vectors of its rows and
+    columns, which `extents[i]` tells.
     """
-    cdef Py_ssize_t program_count
     cdef int threads
-    cdef int rule_id
-    cdef dict rule_coefs
+    cdef double* registers_of_tensors
     cdef range_t* ranges
     cdef Py_ssize_t range_count
-    cdef readonly str rule
     cdef readonly object template
-    cdef readonly tuple names, params, states, averages
+    cdef readonly tuple names, params, states, averages, extents, frozen
     cdef readonly list grads
+    cdef list vectors
     cdef readonly bint flush
-    cdef bint reads_parameters
+    cdef bint reads_parameters, any_frozen
     cdef object __weakref__
 
     def __cinit__(
-        self, str rule, object template, tuple names, tuple params, tuple states, tuple averages, bint flush
+        self,
+        object template,
+        tuple names,
+        tuple params,
+        tuple states,
+        tuple averages,
+        bint flush,
+        tuple extents=(),
+        tuple frozen=(),
     ):
         cdef Py_ssize_t i, k, size, blocks = 0
-        self.rule, self.template, self.flush = rule, template, flush
+        self.template, self.flush = template, flush
         self.names, self.params, self.states, self.averages = names, params, states, averages
-        self.rule_id, _, _, coefs = _kernels[rule]
-        self.rule_coefs = {name: i for i, name in enumerate(coefs)}
+        self.frozen, self.any_frozen = frozen or (False,) * len(params), any(frozen)
+        self.extents = extents or ((),) * len(params)
         self.grads = [None] * len(params)
+        self.vectors = []
         self.plan.flush = flush
         self.plan.count = len(params)
-        self.plan.max_norm, self.plan.sign, self.plan.unscale = <double>INFINITY, 1, 1
+        self.plan.max_norm, self.plan.unscale = <double>INFINITY, 1
         self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
         self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
         self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
-        if not self.plan.tensors or not self.plan.grads:
+        self.registers_of_tensors = <double*>calloc(max(1, FO_MAX_REGISTERS * len(params)), sizeof(double))
+        if not self.plan.tensors or not self.plan.grads or not self.registers_of_tensors:
             raise MemoryError
         for i in range(self.plan.count):
             self.plan.tensors[i].first_block = blocks
             size = cnp.PyArray_SIZE(params[i])
             self.plan.tensors[i].size = size
             self.plan.tensors[i].dtype = cnp.PyArray_TYPE(params[i])
-            for buffer in (averages[i], *states[i]):
-                if buffer is not None and (
-                    cnp.PyArray_SIZE(buffer) != size or cnp.PyArray_TYPE(buffer) != cnp.PyArray_TYPE(params[i])
-                ):
-                    raise ValueError(f"parameter {names[i]!r} was given another size or dtype meanwhile")
             blocks += (size + FO_CHUNK - 1) // FO_CHUNK
             self.plan.elements += size
             self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
-            if averages[i] is not None:
-                self.plan.tensors[i].slot[FO_SLOT_AVERAGE] = <char*>cnp.PyArray_DATA(averages[i])
-            for k in range(len(states[i])):
-                self.plan.tensors[i].slot[FO_SLOT_STATE + k] = <char*>cnp.PyArray_DATA(states[i][k])
-        self.plan.parts = <double*>calloc(max(1, blocks), sizeof(double))
+            self._add_state(i, self.extents[i])
+        self.plan.blocks = blocks
+        self.plan.parts = <double*>calloc(max(1, FO_MAX_SUMS * blocks), sizeof(double))
         if not self.plan.parts:
             raise MemoryError
         self._protect()
+
+    cdef _add_state(self, Py_ssize_t i, tuple extents):
+        """Where the state of a parameter lies; of vectors, how they go with it, and memory for what they come from."""
+        cdef fo_tensor* tensor = &self.plan.tensors[i]
+        cdef Py_ssize_t k
+        p, average = self.params[i], self.averages[i]
+        alike = [a for k, a in enumerate(self.states[i]) if not (extents and extents[k])]
+        for buffer in (average, *alike):
+            if buffer is not None and (
+                cnp.PyArray_SIZE(buffer) != tensor.size or cnp.PyArray_TYPE(buffer) != tensor.dtype
+            ):
+                raise ValueError(f"parameter {self.names[i]!r} was given another size or dtype meanwhile")
+        if average is not None:
+            tensor.slot[FO_SLOT_AVERAGE] = <char*>cnp.PyArray_DATA(average)
+        for k in range(len(self.states[i])):
+            tensor.slot[FO_SLOT_STATE + k] = <char*>cnp.PyArray_DATA(self.states[i][k])
+        if any(extents):
+            shape = tuple(p.shape) if cnp.PyArray_IS_C_CONTIGUOUS(p) else tuple(reversed(p.shape))
+            tensor.rows, tensor.columns = shape[len(shape) - 2], shape[len(shape) - 1]
+            tensor.matrices = tensor.size // max(1, tensor.rows * tensor.columns)
+            lines = np.zeros(tensor.matrices * (tensor.rows + fo_bands(tensor.rows) * tensor.columns))
+            tensor.lines = <double*>cnp.PyArray_DATA(lines)
+            self.vectors.append(lines)
+        tensor.reg = self.registers_of_tensors + i * FO_MAX_REGISTERS
 
     cdef _protect(self):
         """Notes where everything lies that a step writes: no gradient may overlap it."""
@@ -179,95 +197,23 @@ cdef class Plan(Claimed):
     def __dealloc__(self):
         free(self.plan.tensors)
         _free_views(self.plan.grads, self.plan.count)
-        free(self.plan.programs)
+        _free_programs(&self.plan)
+        free(self.registers_of_tensors)
+        free(self.plan.rules)
+        free(self.plan.groups)
         free(self.plan.parts)
         free(self.ranges)
 
-    def configure(self, double max_norm, double sign, bint measure, int threads):
-        """Clip by norm above max_norm (infinite: do not), multiply gradients by the sign, measure their norm;
-        on at most this many threads, 0 for as many as set_default_threads says."""
-        self.plan.max_norm, self.plan.sign, self.plan.measure = max_norm, sign, measure
+    def configure(self, double max_norm, bint measure, int threads):
+        """Clip by norm above max_norm (infinite: do not), measure the norm of the gradients; on at most this many threads,
+        0 for as many as set_default_threads says."""
+        self.plan.max_norm, self.plan.measure = max_norm, measure
         self.threads = threads
 
     def split(self, Py_ssize_t per_thread, Py_ssize_t chunk):
         """How work is cut, for tests: elements that are worth a thread, always then, and of a chunk. No bit changes."""
         self.plan.always_pool = True
         self.plan.per_thread, self.plan.chunk = max(1, per_thread), min(max(1, chunk), FO_CHUNK)
-
-    def set_programs(self, list programs):
-        """Each program is a list of (kernel name, coefficients by name), in the order of the pipeline."""
-        cdef Py_ssize_t k
-        if len(programs) != self.program_count:
-            free(self.plan.programs)
-            self.program_count = 0
-            self.plan.programs = <fo_program*>calloc(max(1, len(programs)), sizeof(fo_program))
-            if not self.plan.programs:
-                raise MemoryError
-            self.program_count = len(programs)
-        for k in range(self.program_count):
-            self._fill_program(&self.plan.programs[k], programs[k])
-
-    cdef _fill_program(self, fo_program* program, list calls):
-        cdef int i
-        cdef fo_call* call
-        program.calls = program.edits = 0
-        for name, values in calls:
-            kernel, _, buffers, coefs = _kernels[name]
-            call = &program.call[program.calls]
-            call.kernel, call.buffers = kernel, len(buffers)
-            for i in range(len(buffers)):
-                call.slot[i] = fo_slot(kernel, i)
-            if kernel == self.rule_id:
-                program.rule = program.calls
-            for coef, value in (<dict>values).items():
-                call.coef[coefs.index(coef)] = value
-            if buffers[0] == "g":
-                program.edits = 1
-            program.calls += 1
-
-    def set_coefficients(self, int program, dict values):
-        """These of the rule's coefficients in this program, by name."""
-        cdef fo_program* p = &self.plan.programs[program]
-        cdef int i
-        for name, value in values.items():
-            i = self.rule_coefs[name]
-            p.call[p.rule].coef[i] = value
-
-    def assign(self, Py_ssize_t tensor, int program):
-        """The parameter at this index goes through this program."""
-        self.plan.tensors[tensor].program = program
-
-    def step(self, opt, object tree, type report, double unscale, bint accumulated=False):
-        """A step of opt with its gradients times unscale, what was accumulated or not: a report(applied, norm, steps,
-        skipped).
-
-        No bytecode, and so no handler of a signal, runs between the writing of parameters and the counts.
-        """
-        cdef bint applied = False, compiled = type(self) is Plan
-        cdef object norm = None, t, stepped
-        cdef Py_ssize_t missing = self._take(tree, opt, None)
-        self.plan.unscale = unscale
-        try:
-            stepped = opt._ready(missing)
-            t = opt._t
-            if stepped:
-                self._place()
-                applied = self._go() if compiled else self.run()
-                if not compiled or self.plan.measure:
-                    norm = self.norm
-                if applied:
-                    t += 1
-                    opt._t = t
-                    if missing or opt._carrying:
-                        _count(opt, <list>stepped)
-                else:
-                    opt._refuse()
-                    opt._skipped += 1
-            if accumulated:
-                opt._accumulated = None
-        finally:
-            self._release()
-        return _made(report, applied, norm, t, opt._skipped)
 
     def admit(self, object tree, object match):
         """Claims the plan and checks a step's gradients; returns how many are None. `release` ends it.
@@ -288,16 +234,18 @@ cdef class Plan(Claimed):
         self.grads[:] = grads
         self._place()
 
-    cdef Py_ssize_t _take(self, object tree, opt, match) except -1:
-        """Claims the plan and collects gradients; returns how many are None. opt._match stands in for a match of None."""
+    cdef Py_ssize_t _take(self, object tree, Engine engine, match) except -1:
+        """Claims the plan and collects gradients; returns how many are None. An engine's match stands in for None."""
         cdef Py_ssize_t i, filled = 0, missing = 0
         self._claim()
         self.changes += 1
         try:
             if not _collect(self.template, tree, self.grads, &filled):
-                self.grads[:] = (opt._match if match is None else match)(tree)
+                self.grads[:] = (engine.match if match is None else match)(tree)
             for i in range(self.plan.count):
-                if self.grads[i] is None:
+                if self.any_frozen and (<tuple>self.frozen)[i]:
+                    self.grads[i] = None
+                elif self.grads[i] is None:
                     missing += 1
         except BaseException:
             self._release()
@@ -460,6 +408,17 @@ cdef class Plan(Claimed):
             applied = fo_step(&self.plan)
         return applied == 1
 
+    def taken_back(self):
+        """Whether a rule took the last step back, before any of its parameters was written."""
+        for k in range(self.plan.rule_count):
+            if not self.plan.rules[k].go:
+                return True
+        return False
+
+    def went(self, Py_ssize_t rule):
+        """Whether the last step moved the parameters of this rule."""
+        return self.plan.rules[rule].go != 0
+
     def measure(self, str kind):
         """(norm over all admitted gradients together, whether every element is finite)"""
         cdef int finite = 1
@@ -494,8 +453,8 @@ cdef class Plan(Claimed):
 
 def run_kernel(str name, list buffers, list coefs, bint flush=True):
     """One kernel over whole buffers, for tests and the self-test: 1-d, contiguous, of one type and length."""
-    cdef void* buf[8]
-    cdef double coef[12]
+    cdef void* buf[FO_MAX_BUFFERS]
+    cdef double coef[FO_MAX_COEFS]
     cdef int id = _kernels[name][0], dtype, i
     cdef Py_ssize_t n = len(buffers[0])
     _, _, buffer_names, coef_names = _kernels[name]
@@ -513,6 +472,7 @@ def run_kernel(str name, list buffers, list coefs, bint flush=True):
         fo_run(id, dtype, n, buf, coef, flush)
 
 
+include "engine.pxi"
 include "gradients.pxi"
 include "vectors.pxi"
 include "losses.pxi"

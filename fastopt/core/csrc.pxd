@@ -6,7 +6,9 @@ cdef extern from "fastopt.h" nogil:
     enum:
         FO_CHUNK, FO_LANES, FO_PER_THREAD, FO_MAX_BUFFERS, FO_MAX_COEFS, FO_MAX_CALLS, FO_KERNEL_COUNT
         FO_F32, FO_F64
-        FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE
+        FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE, FO_SLOT_SCRATCH
+        FO_MAX_STATE, FO_MAX_SCRATCH, FO_MAX_REGISTERS, FO_ALL, FO_MAX_SUMS, FO_MAX_OUTS, FO_SUM_COUNT, FO_SCALAR_COUNT
+        FO_WALK_PASS, FO_FACTORED_PASS, FO_SCALAR_PASS, FO_LIKE_P, FO_ROWS, FO_COLUMNS, FO_REDUCTION_COUNT
         fo_r_sum_squares, fo_r_sum_abs, fo_r_max_abs
 
     ctypedef struct fo_kernel_info:
@@ -18,6 +20,19 @@ cdef extern from "fastopt.h" nogil:
         const char** coef
     const fo_kernel_info* fo_registry
 
+    ctypedef struct fo_sum_info:
+        const char* name
+        int buffers
+        const char** buffer
+    const fo_sum_info* fo_sums
+    ctypedef struct fo_scalar_info:
+        const char* name
+        int ins
+        int outs
+        const char** in_ "in"
+        const char** out
+    const fo_scalar_info* fo_scalars
+
     void fo_run(int id, int dtype, Py_ssize_t n, void** buf, const double* coef, int flush)
     int fo_isa_count()
     const char* fo_isa_name(int isa)
@@ -25,6 +40,8 @@ cdef extern from "fastopt.h" nogil:
     int fo_isa_active()
     void fo_isa_use(int isa)
     double fo_power(double base, int64_t n)
+    double fo_exp(double x)
+    double fo_log(double x)
     uint64_t fo_flush(int on)
     void fo_restore(uint64_t control)
     uint64_t fo_control()
@@ -61,36 +78,77 @@ cdef extern from "fastopt.h" nogil:
     void fo_sigmoid_cross_entropy(const fo_loss* loss)
     double fo_squared_error(const fo_loss* loss)
 
+    int fo_slot(int kernel, int buffer)
+    int fo_bands(Py_ssize_t rows)
     ctypedef struct fo_call:
         int kernel
         int buffers
+        int coefs
+        int registers
         int* slot
+        int* reg
         double* coef
-    ctypedef struct fo_program:
+    ctypedef struct fo_sum:
+        int reduction
+        int buffers
+        int reg
+        int* slot
+    ctypedef struct fo_pass:
+        int kind
         int calls
         int edits
-        int rule
+        int reads
+        int copies
+        int sums
+        int all
+        int outs
+        int go
         fo_call* call
-    int fo_slot(int kernel, int buffer)
+        fo_sum* sum
+        int* out
+    ctypedef struct fo_program:
+        int passes
+        int rule
+        int group
+        int all
+        char* extent
+        fo_pass* pass_ "pass"
+    ctypedef struct fo_rule:
+        double* reg
+        int go
+    ctypedef struct fo_group:
+        double sign
     ctypedef struct fo_tensor:
         char** slot
         Py_ssize_t size
         int dtype
         Py_ssize_t first_block
         int program
+        Py_ssize_t matrices
+        Py_ssize_t rows
+        Py_ssize_t columns
+        double* lines
+        double* reg
     ctypedef struct fo_plan:
         fo_tensor* tensors
         fo_view* grads
         Py_ssize_t count
         fo_program* programs
+        fo_rule* rules
+        fo_group* groups
+        int program_count
+        int rule_count
+        int group_count
+        int phases
+        int all
         double* parts
+        Py_ssize_t blocks
         Py_ssize_t elements
         Py_ssize_t per_thread
         Py_ssize_t chunk
         int threads
         int always_pool
         double max_norm
-        double sign
         double unscale
         int flush
         int measure

@@ -46,6 +46,16 @@ def power(double base, int64_t n):
     return fo_power(base, n)
 
 
+def exp(double x):
+    """e^x; 0 where that is less than the smallest normal number. x is at most 709."""
+    return fo_exp(x)
+
+
+def log(double x):
+    """The natural logarithm of a positive normal number."""
+    return fo_log(x)
+
+
 def corrections(double beta1, double beta2, int64_t t):
     """1 - beta1^t, and sqrt(1 - beta2^t)."""
     return 1 - fo_power(beta1, t), sqrt(1 - fo_power(beta2, t))

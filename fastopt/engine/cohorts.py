@@ -1,4 +1,4 @@
-"""What tensors share in a step: a cohort their coefficients, and numbers by name those of a group."""
+"""What tensors share in a step: a cohort its program, and numbers by name those of a group."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 
 class Cohort:
-    """Tensors of one group that have had the same steps, all of the optimizer's but `skipped`, and so share their
-    coefficients."""
+    """Tensors of one group and form that have had the same steps, all of the optimizer's but `skipped`, and so share
+    their numbers."""
 
-    __slots__ = ("advanced", "group", "h", "index", "members", "scalars", "skipped")
+    __slots__ = ("advanced", "changing", "form", "group", "h", "index", "members", "rule_index", "scalars", "skipped")
 
-    def __init__(self, group: int, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
+    def __init__(self, group: int, form: Any, members: list[int], skipped: int, scalars: dict[str, float]) -> None:
         self.group = group
+        self.form = form
         self.members = members
         self.skipped = skipped
         self.scalars = self.advanced = scalars
         self.h: Any = None
-        self.index = 0
+        self.index = self.rule_index = 0
+        self.changing: Any = None
 
 
 class Numbers:
@@ -28,3 +30,14 @@ class Numbers:
         for part in parts:
             for name, x in part.items():
                 setattr(self, name, x)
+
+
+class Noted:
+    """Numbers that note which of them are read."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers, self.read = numbers, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self._numbers, name)

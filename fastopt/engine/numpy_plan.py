@@ -20,15 +20,36 @@ from fastopt.core import _core
 class ReferencePlan(_core.Plan):
     """A :class:`_core.Plan` whose steps are NumPy."""
 
-    def configure(self, max_norm: float, sign: float, measure: bool, threads: int) -> None:
-        self._max_norm, self._sign, self._measure = max_norm, sign, measure
+    def configure(self, max_norm: float, measure: bool, threads: int) -> None:
+        self._max_norm, self._measure = max_norm, measure
 
-    def set_programs(self, programs: list[_core.Program]) -> None:
-        self._programs = [dict(program) for program in programs]
+    def set_programs(self, programs: list[Any], rules: list[list[float]], signs: list[float]) -> None:
+        super().set_programs(programs, rules, signs)
+        self._programs = programs
+        self._numbers: list[dict[str, float]] = []
+        for program in programs:
+            own: dict[str, float] = {}
+            for step in program.passes:
+                if hasattr(step, "function"):
+                    own.update(step.values)
+                else:
+                    for prefix, _, values in step.calls:
+                        own.update({f"{prefix}.{name}" if prefix else name: x for name, x in values.items()})
+            self._numbers.append(own)
+        self._of_all = [[*values] for values in rules]
+        self._signs = signs
 
-    def set_coefficients(self, program: int, values: dict[str, float]) -> None:
-        coefficients = self._programs[program]
-        coefficients[self.rule] = {**coefficients[self.rule], **values}
+    def set_numbers(self, program: int, values: dict[str, float]) -> None:
+        self._numbers[program].update(values)
+
+    def registers(self, rule: int, count: int) -> list[float]:
+        return self._of_all[rule][:count]
+
+    def taken_back(self) -> bool:
+        return not all(self._went)
+
+    def went(self, rule: int) -> bool:
+        return self._went[rule]
 
     def assign(self, tensor: int, program: int) -> None:
         if not hasattr(self, "_assigned"):
@@ -51,9 +72,10 @@ class ReferencePlan(_core.Plan):
 
     def run(self) -> bool:
         self._norm: float | None = None
+        self._went = [True] * len(self._of_all)
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
-            orders, grads = self._orders(), self._flat()
-            scale = self._sign * self.unscale
+            grads = self._flat()
+            scale = self.unscale
             if self._measure:
                 norm, finite = reference.norm(g for g in grads if g is not None)
                 self._norm = norm * self.unscale
@@ -62,22 +84,136 @@ class ReferencePlan(_core.Plan):
                     return False
                 if clipping and self._norm > self._max_norm:
                     scale *= self._max_norm / self._norm
-            for i, g in enumerate(grads):
-                if g is not None:
-                    self._walk(i, g, scale, orders[i])
+            present = [i for i, g in enumerate(grads) if g is not None]
+            used = {self._assigned[i] for i in present}
+            phases = max((len(self._programs[k].passes) for k in used), default=0)
+            walkers = {i: self._walker(i, grads[i], scale) for i in present}
+            for phase in range(phases):
+                self._run_phase(walkers, phase - phases)
         return True
 
-    def _walk(self, i: int, grad: _core.Array, scale: float, order: Any) -> None:
-        flat = [a.reshape(-1, order=order) for a in (self.params[i], *self.states[i])]
-        buffers = {"p": flat[0], "g": np.empty_like(grad)}
-        buffers.update(zip(_core.KERNELS[self.rule][1][2:], flat[1:], strict=True))
-        average = self.averages[i]
+    def _walker(self, i: int, grad: Any, scale: float) -> Walker:
+        program = self._assigned[i]
+        sign = self._signs[self._programs[program].group]
+        order = self._orders()[i]
+        return Walker(self, i, self._programs[program], self._numbers[program], grad, scale * sign, order)
+
+    def _run_phase(self, walkers: dict[int, Walker], k: int) -> None:
+        """The passes that are the k-th from the end of their programs."""
+        now = [w for w in walkers.values() if len(w.program.passes) >= -k and self._went[w.program.rule]]
+        for w in now:
+            w.run(w.program.passes[k])
+        for rule in range(len(self._of_all)):
+            own = [w for w in now if w.program.rule == rule]
+            if own:
+                self._finish_rule(rule, own, own[0].program.passes[k])
+
+    def _finish_rule(self, rule: int, walkers: list[Walker], step: Any) -> None:
+        names = walkers[0].program.all
+        if hasattr(step, "function"):
+            if step.all:
+                self._of_all[rule] = walkers[0].scalar(step, self._of_all[rule], names)
+                if "go" in names:
+                    self._went[rule] = self._of_all[rule][names.index("go")] != 0
+            return
+        for total in step.sums:
+            if total.register in names:
+                parts = [part for w in walkers for part in w.parts[total.register]]
+                self._of_all[rule][names.index(total.register)] = reference.add_blocks(parts)
+
+
+class Walker:
+    """One tensor on its way through a program."""
+
+    def __init__(self, plan: ReferencePlan, i: int, program: Any, numbers: dict[str, float], grad: Any, scale: float,
+                 order: Any) -> None:  # fmt: skip
+        self.plan, self.program, self.numbers, self.scale = plan, program, numbers, scale
+        self.grad, self.order = grad, order
+        self.p = plan.params[i]
+        self.buffers = {"p": self.p.reshape(-1, order=order)}
+        self.vectors: dict[str, Any] = {}
+        average = plan.averages[i]
         if average is not None:
-            buffers["average"] = average.reshape(-1, order=order)
-        reference.scale(buffers["g"], grad, scale)
-        for name, coefs in self._programs[self._assigned[i]].items():
-            _, buffer_names, coef_names = _core.KERNELS[name]
-            getattr(reference, name)(*[buffers[b] for b in buffer_names], *[coefs[c] for c in coef_names])
+            self.buffers["average"] = average.reshape(-1, order=order)
+        for name, extent, a in zip(program.slots, program.extents, plan.states[i], strict=True):
+            if extent:
+                self.vectors[name] = a.reshape(-1, order=order)
+            else:
+                self.buffers[name] = a.reshape(-1, order=order)
+        self.registers: dict[str, float] = dict.fromkeys(program.tensor, 0.0)
+        self.parts: dict[str, list[float]] = {}
+
+    def number(self, name: str) -> float:
+        if name in self.registers:
+            return self.registers[name]
+        if name in self.program.all:
+            return self.plan._of_all[self.program.rule][self.program.all.index(name)]
+        return self.numbers[name]
+
+    def run(self, step: Any) -> None:
+        if hasattr(step, "function"):
+            if not step.all:
+                outs = _core.SCALARS[step.function][1]
+                found = self._call_scalar(step)
+                self.registers.update(zip(outs, found, strict=True))
+            return
+        at = {**self.buffers, "g": np.empty_like(self.grad), **self._spread()}
+        at.update({name: np.zeros_like(self.buffers["p"]) for name in self.program.scratch})
+        if step.copies:
+            at["p"] = at["p"].copy()
+        reference.scale(at["g"], self.grad, self.scale)
+        for prefix, name, _ in step.calls:
+            if name == "factors":
+                self._factor(at["g"])
+                continue
+            _, buffers, coefs = _core.KERNELS[name]
+            values = [self.numbers[f"{prefix}.{c}"] if prefix else self.number(c) for c in coefs]
+            getattr(reference, name)(*[at[b] for b in buffers], *values)
+        for total in step.sums:
+            parts = reference.blocks(total.reduction, [at[b] for b in total.buffers])
+            self.parts[total.register] = parts
+            if total.register in self.registers:
+                self.registers[total.register] = reference.add_blocks(parts)
+
+    def _shape(self) -> tuple[int, int, int]:
+        """Matrices, rows and columns as they lie in memory."""
+        rows, columns = self.p.shape[-2:] if self.order == "C" else self.p.shape[::-1]
+        return self.p.size // max(1, rows * columns), rows, columns
+
+    def _spread(self) -> dict[str, Any]:
+        if not self.vectors or not self.p.size:
+            return dict(self.vectors)
+        matrices, rows, columns = self._shape()
+        found = {}
+        for name, extent in zip(self.program.slots, self.program.extents, strict=True):
+            if extent == 1:
+                found[name] = np.repeat(self.vectors[name], columns)
+            elif extent == 2:
+                found[name] = np.tile(self.vectors[name].reshape(matrices, 1, columns), (1, rows, 1)).reshape(-1)
+        return found
+
+    def _factor(self, g: Any) -> None:
+        if not g.size:
+            return
+        matrices, rows, columns = self._shape()
+        coefs = [self.number(name) for name in ("keep", "gain", "eps_add", "floor_r")]
+        for m, matrix in enumerate(g.reshape(matrices, rows, columns)):
+            row_sums, column_sums = reference.line_sums(matrix)
+            r, c, a = (self.vectors[x] for x in ("r", "c", "a"))
+            of_rows, of_columns = slice(m * rows, (m + 1) * rows), slice(m * columns, (m + 1) * columns)
+            reference.adafactor_factors(row_sums, column_sums, r[of_rows], c[of_columns], a[of_rows], *coefs)
+
+    def _call_scalar(self, step: Any) -> tuple[float, ...]:
+        found: tuple[float, ...] = getattr(reference, step.function)(
+            *[self.number(name) for name in _core.SCALARS[step.function][0]]
+        )
+        return found
+
+    def scalar(self, step: Any, registers: list[float], names: tuple[str, ...]) -> list[float]:
+        """The registers of all after a scalar function of them."""
+        values = dict(zip(names, registers, strict=True))
+        values.update(zip(_core.SCALARS[step.function][1], self._call_scalar(step), strict=True))
+        return [values[name] for name in names]
 
 
 class ReferenceVectors:

@@ -11,9 +11,10 @@ from fastopt.base import tree
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
 from fastopt.engine.numpy_plan import ReferencePlan
+from fastopt.engine.program import passed
 
 if TYPE_CHECKING:
-    from fastopt.optimizers.base import Optimizer
+    from fastopt.engine.engine import Engine
 
 
 class Plans:
@@ -46,22 +47,23 @@ def named(params: Tree) -> tuple[tuple[str, ...], tuple[Array, ...]]:
     return names, arrays
 
 
-def plan_beside(opt: Optimizer, kernel: str, averages: Sequence[Array | None] = ()) -> _core.Plan:
-    """A plan over an optimizer's parameters for passes outside its step, on its backend and in its flush mode."""
-    main, backend = opt._plan, _core.Plan if opt.backend == "c" else ReferencePlan
+def plan_beside(engine: Engine, averages: Sequence[Array | None] = ()) -> _core.Plan:
+    """A plan over an engine's parameters for passes outside its step, on its backend and in its flush mode."""
+    main = engine.plan
+    backend = ReferencePlan if isinstance(main, ReferencePlan) else _core.Plan
     none = (None,) * len(main.names)
-    plan = backend(
-        kernel, main.template, main.names, main.params, ((),) * len(none), tuple(averages) or none, main.flush
-    )
+    plan = backend(main.template, main.names, main.params, ((),) * len(none), tuple(averages) or none, main.flush)
     for i in range(len(none)):
         plan.assign(i, 0)
     return plan
 
 
-def prepare_pass(opt: Optimizer, plan: _core.Plan, programs: list[_core.Program], factor: float = 1.0) -> None:
-    """Makes a plan beside an optimizer's ready to run over what it has admitted, with gradients times a factor."""
-    plan.configure(math.inf, factor, False, opt.threads or 0)
-    plan.set_programs(programs)
+def prepare_pass(
+    engine: Engine, plan: _core.Plan, programs: list[list[tuple[str, dict[str, float]]]], factor: float = 1.0
+) -> None:
+    """Makes a plan beside an engine's ready to run over what it has admitted, with gradients times a factor."""
+    plan.configure(math.inf, False, engine.options["threads"] or 0)
+    plan.set_programs([passed(calls) for calls in programs], [[]], [factor])
 
 
 def stepping(plan: _core.Plan) -> list[_core.Plan]:

@@ -109,7 +109,7 @@ class LBFGS:
         self._closure: Callable[[], Any] | None = None
         # It never runs: who puts other values into the parameters for a while holds it.
         none = (None,) * len(self.names)
-        self._plan = _core.Plan("sgd", self._template, self.names, self._params, ((),) * len(none), none, True)
+        self._plan = _core.Plan(self._template, self.names, self._params, ((),) * len(none), none, True)
         STEPPED.add(self._plan)
 
     def step(self, closure: Callable[[], tuple[float, Tree]]) -> LBFGSReport:

@@ -1,16 +1,17 @@
+"""AdaGrad."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from fastopt.base.arguments import at_least_0, boolean, number
-from fastopt.base.tree import Tree
-from fastopt.engine.hyperparameters import Fixed, Hyperparameter, Scalar
+from fastopt.base.arguments import at_least_0, boolean, within
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.base import Optimizer
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-    from fastopt.engine.hyperparameters import Options
+def _not_negative(name: str, value: Any) -> float:
+    return within(name, value, at_least_0)
 
 
 class Adagrad(Optimizer):
@@ -29,44 +30,29 @@ class Adagrad(Optimizer):
 
     __slots__ = ()
 
-    eps = Hyperparameter(at_least_0)
-    eps_inside_sqrt = Fixed()
-    initial_accumulator = Fixed()
-    lr_decay = Fixed()
+    lr = Hyperparameter(at_least_0, 1e-2)
+    eps = Hyperparameter(at_least_0, 1e-10)
+    eps_inside_sqrt = Fixed(boolean, False)
+    initial_accumulator = Fixed(_not_negative, 0.0)
+    lr_decay = Fixed(_not_negative, 0.0)
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar = 1e-2,
-        eps: Scalar = 1e-10,
-        eps_inside_sqrt: bool = False,
-        initial_accumulator: float = 0,
-        lr_decay: float = 0,
-        **options: Unpack[Options],
-    ) -> None:
-        fixed = {
-            "eps_inside_sqrt": boolean("eps_inside_sqrt", eps_inside_sqrt),
-            "initial_accumulator": number("initial_accumulator", initial_accumulator),
-            "lr_decay": number("lr_decay", lr_decay),
-        }
-        at_least_0("initial_accumulator", fixed["initial_accumulator"])
-        at_least_0("lr_decay", fixed["lr_decay"])
-        super().__init__(params, {"lr": lr, "eps": eps}, fixed, options)
-
-    @property
-    def rule(self) -> str:
+    @staticmethod
+    def kernel(h: Any) -> str:
         return "adagrad"
 
-    @property
-    def formula(self) -> str:
-        return "AdaGrad, eps inside the root" if self.eps_inside_sqrt else "AdaGrad"
+    @staticmethod
+    def described(h: Any) -> str:
+        return "AdaGrad, eps inside the root" if h.eps_inside_sqrt else "AdaGrad"
 
-    def initial_state(self, buffer: str) -> float:
-        return float(self.initial_accumulator)
+    @staticmethod
+    def starts(h: Any) -> Mapping[str, float | str]:
+        return {"s": h.initial_accumulator}
 
-    def coefficients(self, h: Any) -> dict[str, float]:
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
         inside = h.eps_inside_sqrt
         return {"eps_in": h.eps if inside else 0.0, "eps_out": 0.0 if inside else h.eps, "step": h.lr}
 
-    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+    @staticmethod
+    def coefficients_at(h: Any, t: int) -> dict[str, float]:
         return {"step": h.lr / (1 + (t - 1) * h.lr_decay)} if h.lr_decay else {}

@@ -1,17 +1,13 @@
+"""Adam and AdamW, with AMSGrad and eps-hat."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt.base.arguments import at_least_0, boolean, from_0_below_1
-from fastopt.base.tree import Tree
 from fastopt.core._core import corrections
-from fastopt.engine.hyperparameters import Betas, Fixed, Hyperparameter, Removed, Scalar
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter, OtherName
 from fastopt.optimizers.base import Optimizer
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt.engine.hyperparameters import Options
 
 
 class Adam(Optimizer):
@@ -33,36 +29,26 @@ class Adam(Optimizer):
 
     __slots__ = ()
 
-    betas = Hyperparameter(from_0_below_1, pair=True)
-    eps = Hyperparameter(at_least_0)
-    amsgrad = Fixed()
-    eps_hat = Fixed()
+    lr = Hyperparameter(at_least_0, 1e-3)
+    betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)
+    eps = Hyperparameter(at_least_0, 1e-8)
+    amsgrad = Fixed(boolean, False)
+    eps_hat = Fixed(boolean, False)
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Scalar = 1e-8,
-        amsgrad: bool = False,
-        eps_hat: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        fixed = {"amsgrad": boolean("amsgrad", amsgrad), "eps_hat": boolean("eps_hat", eps_hat)}
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, fixed, options)
+    @staticmethod
+    def kernel(h: Any) -> str:
+        return "amsgrad" if h.amsgrad else "adam"
 
-    @property
-    def rule(self) -> str:
-        return "amsgrad" if self.amsgrad else "adam"
+    @staticmethod
+    def described(h: Any) -> str:
+        return ("AMSGrad" if h.amsgrad else "Adam") + (", eps-hat" if h.eps_hat else "")
 
-    @property
-    def formula(self) -> str:
-        return ("AMSGrad" if self.amsgrad else "Adam") + (", eps-hat" if self.eps_hat else "")
-
-    def coefficients(self, h: Any) -> dict[str, float]:
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
         return moments(h) | ({"one": 1.0} if h.amsgrad else {})
 
-    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+    @staticmethod
+    def coefficients_at(h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
         correction, root = corrections(beta1, beta2, t)
         step = h.lr / correction
@@ -80,30 +66,13 @@ class AdamW(Adam):
 
     p *= 1 - lr weight_decay, then Adam's step, both from the same p, as PyTorch.
 
-    weight_decay : >= 0; with decay_by_lr=False p *= 1 - weight_decay instead. The rest is as in :class:`Adam`.
+    weight_decay : >= 0, kept as decoupled_decay; with decay_by_lr=False p *= 1 - weight_decay instead. The rest is as in :class:`Adam`.
     """
 
     __slots__ = ()
 
-    weight_decay = Hyperparameter(at_least_0)
-    decoupled_decay = Removed("AdamW's decoupled decay is called weight_decay")
-    decay_name = "weight_decay"
+    weight_decay = OtherName("decoupled_decay", 1e-2)
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Scalar = 1e-8,
-        weight_decay: Scalar = 1e-2,
-        amsgrad: bool = False,
-        eps_hat: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        fixed = {"amsgrad": boolean("amsgrad", amsgrad), "eps_hat": boolean("eps_hat", eps_hat)}
-        values = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        Optimizer.__init__(self, params, values, fixed, options)
-
-    @property
-    def formula(self) -> str:
-        return super().formula + " with decoupled weight decay (AdamW)"
+    @staticmethod
+    def described(h: Any) -> str:
+        return Adam.described(h) + " with decoupled weight decay (AdamW)"

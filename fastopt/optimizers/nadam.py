@@ -1,20 +1,19 @@
+"""NAdam, in both of its forms."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastopt.base.arguments import at_least_0, from_0_below_1, number
-from fastopt.base.tree import Tree
-from fastopt.core._core import corrections
-from fastopt.engine.hyperparameters import Betas, Fixed, Hyperparameter, Scalar
+from fastopt.base.arguments import at_least_0, from_0_below_1, within
+from fastopt.core._core import corrections, exp, log
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.adam import moments
 from fastopt.optimizers.base import Optimizer
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-    from fastopt.engine.hyperparameters import Options
+def _optional(name: str, value: Any) -> float | None:
+    return None if value is None else within(name, value, at_least_0)
 
 
 class NAdam(Optimizer):
@@ -36,45 +35,33 @@ class NAdam(Optimizer):
 
     __slots__ = ()
 
-    betas = Hyperparameter(from_0_below_1, pair=True)
-    eps = Hyperparameter(at_least_0)
-    momentum_decay = Fixed()
+    lr = Hyperparameter(at_least_0, 2e-3)
+    betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)
+    eps = Hyperparameter(at_least_0, 1e-8)
+    momentum_decay = Fixed(_optional, None)
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar = 2e-3,
-        betas: Betas = (0.9, 0.999),
-        eps: Scalar = 1e-8,
-        momentum_decay: float | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        psi = momentum_decay
-        if psi is not None:
-            psi = number("momentum_decay", psi)
-            at_least_0("momentum_decay", psi)
-        values = {"lr": lr, "betas": betas, "eps": eps}
-        super().__init__(params, values, {"momentum_decay": psi}, options)
-
-    @property
-    def rule(self) -> str:
+    @staticmethod
+    def kernel(h: Any) -> str:
         return "nadam"
 
-    @property
-    def formula(self) -> str:
-        return "NAdam" if self.momentum_decay is None else "NAdam with a schedule of the momentum"
+    @staticmethod
+    def described(h: Any) -> str:
+        return "NAdam" if h.momentum_decay is None else "NAdam with a schedule of the momentum"
 
-    @property
-    def initial_scalars(self) -> Mapping[str, float]:
-        return {} if self.momentum_decay is None else {"mu_product": 1.0}
+    @staticmethod
+    def initial_scalars(h: Any) -> Mapping[str, float]:
+        return {} if h.momentum_decay is None else {"mu_product": 1.0}
 
-    def advance(self, h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
+    @staticmethod
+    def advance(h: Any, scalars: dict[str, float], t: int) -> dict[str, float]:
         return {"mu_product": scalars["mu_product"] * _mu(h, t)}
 
-    def coefficients(self, h: Any) -> dict[str, float]:
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
         return moments(h)
 
-    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+    @staticmethod
+    def coefficients_at(h: Any, t: int) -> dict[str, float]:
         beta1, beta2 = h.betas
         correction, root = corrections(beta1, beta2, t)
         if h.momentum_decay is None:

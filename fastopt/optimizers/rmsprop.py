@@ -1,16 +1,12 @@
+"""RMSprop, centered and with momentum."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt.base.arguments import at_least_0, boolean, from_0_below_1
-from fastopt.base.tree import Tree
-from fastopt.engine.hyperparameters import Fixed, Hyperparameter, Scalar
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.momentum import WithMomentum
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt.engine.hyperparameters import Options
 
 
 class RMSprop(WithMomentum):
@@ -32,42 +28,28 @@ class RMSprop(WithMomentum):
 
     __slots__ = ()
 
-    rho = Hyperparameter(from_0_below_1)
-    eps = Hyperparameter(at_least_0)
-    eps_inside_sqrt = Fixed()
-    centered = Fixed()
+    lr = Hyperparameter(at_least_0, 1e-2)
+    rho = Hyperparameter(from_0_below_1, 0.9)
+    eps = Hyperparameter(at_least_0, 1e-8)
+    momentum = Hyperparameter(from_0_below_1, 0.0)
+    eps_inside_sqrt = Fixed(boolean, False)
+    centered = Fixed(boolean, False)
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar = 1e-2,
-        rho: Scalar = 0.9,
-        eps: Scalar = 1e-8,
-        eps_inside_sqrt: bool = False,
-        centered: bool = False,
-        momentum: Scalar = 0,
-        **options: Unpack[Options],
-    ) -> None:
-        fixed = {
-            "eps_inside_sqrt": boolean("eps_inside_sqrt", eps_inside_sqrt),
-            "centered": boolean("centered", centered),
-        }
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum}, fixed, options)
+    @staticmethod
+    def kernel(h: Any) -> str:
+        return "rmsprop" + ("_centered" if h.centered else "") + ("_momentum" if h.has_momentum else "")
 
-    @property
-    def rule(self) -> str:
-        return "rmsprop" + ("_centered" if self.centered else "") + ("_momentum" if self.has_momentum else "")
-
-    @property
-    def formula(self) -> str:
+    @staticmethod
+    def described(h: Any) -> str:
         return (
             "RMSprop"
-            + (", centered" if self.centered else "")
-            + (", with momentum" if self.has_momentum else "")
-            + (", eps inside the root" if self.eps_inside_sqrt else "")
+            + (", centered" if h.centered else "")
+            + (", with momentum" if h.has_momentum else "")
+            + (", eps inside the root" if h.eps_inside_sqrt else "")
         )
 
-    def coefficients(self, h: Any) -> dict[str, float]:
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
         inside = h.eps_inside_sqrt
         numbers = {"eps_in": h.eps if inside else 0.0, "eps_out": 0.0 if inside else h.eps, "step": h.lr}
         momentum = {"mu": h.momentum} if h.has_momentum else {}

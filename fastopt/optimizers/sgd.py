@@ -1,16 +1,15 @@
+"""Gradient descent, the rule that all others are beside."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from fastopt.base.arguments import boolean, from_0_to_1, one_of
-from fastopt.base.tree import Tree
-from fastopt.engine.hyperparameters import Fixed, Group, Hyperparameter, Scalar
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, from_0_to_1, one_of
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.momentum import WithMomentum
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from fastopt.engine.hyperparameters import Options
+FORMS = "accumulate", "velocity", "ema"
 
 
 class SGD(WithMomentum):
@@ -32,66 +31,55 @@ class SGD(WithMomentum):
 
     __slots__ = ()
 
-    dampening = Hyperparameter(from_0_to_1)
-    nesterov = Fixed()
-    momentum_form = Fixed()
+    lr = Hyperparameter(at_least_0)
+    momentum = Hyperparameter(from_0_below_1, 0.0)
+    dampening = Hyperparameter(from_0_to_1, 0.0)
+    nesterov = Fixed(boolean, False)
+    momentum_form = Fixed(lambda name, value: one_of(name, value, FORMS), "accumulate")
 
-    def __init__(
-        self,
-        params: Tree,
-        lr: Scalar,
-        momentum: Scalar = 0,
-        dampening: Scalar = 0,
-        nesterov: bool = False,
-        momentum_form: str = "accumulate",
-        **options: Unpack[Options],
-    ) -> None:
-        fixed = {
-            "nesterov": boolean("nesterov", nesterov),
-            "momentum_form": one_of("momentum_form", momentum_form, ("accumulate", "velocity", "ema")),
-        }
-        values = {"lr": lr, "momentum": momentum, "dampening": dampening}
-        super().__init__(params, values, fixed, options)
-
-    @property
-    def rule(self) -> str:
-        if not self.has_momentum:
+    @staticmethod
+    def kernel(h: Any) -> str:
+        if not h.has_momentum:
             return "sgd"
-        return "nesterov" if self.nesterov else "momentum"
+        return "nesterov" if h.nesterov else "momentum"
 
-    @property
-    def formula(self) -> str:
-        if not self.has_momentum:
+    @staticmethod
+    def described(h: Any) -> str:
+        if not h.has_momentum:
             return "gradient descent"
-        return f"gradient descent with {'Nesterov ' * self.nesterov}momentum, {self.momentum_form} form"
+        return f"gradient descent with {'Nesterov ' * h.nesterov}momentum, {h.momentum_form} form"
 
-    def coefficients(self, h: Any) -> dict[str, float]:
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
         if not h.has_momentum:
             return {"step": h.lr}
         if h.momentum_form == "velocity":
             return {"mu": h.momentum, "gain": h.lr, "step": 1.0}
         return {"mu": h.momentum, "gain": 1 - h.momentum if h.momentum_form == "ema" else 1.0, "step": h.lr}
 
-    def coefficients_at(self, h: Any, t: int) -> dict[str, float]:
+    @staticmethod
+    def coefficients_at(h: Any, t: int) -> dict[str, float]:
         if h.dampening == 0 or h.momentum == 0:
             return {}
         return {"gain": 1.0 if t == 1 else 1 - h.dampening}
 
-    def _check_groups(self, groups: list[Group]) -> None:
-        super()._check_groups(groups)
-        if not self.has_momentum and (self.nesterov or self.momentum_form != "accumulate"):
-            option = "nesterov=True" if self.nesterov else f"momentum_form={self.momentum_form!r}"
+    @classmethod
+    def check(cls, h: Any) -> None:
+        if not h.has_momentum and (h.nesterov or h.momentum_form != "accumulate"):
+            option = "nesterov=True" if h.nesterov else f"momentum_form={h.momentum_form!r}"
             raise ValueError(f"{option} without momentum has no meaning: give momentum=, for example 0.9")
-        if self.nesterov and self.momentum_form != "accumulate":
+        if h.nesterov and h.momentum_form != "accumulate":
             raise ValueError(
-                f"nesterov=True is defined for momentum_form='accumulate' only, not for {self.momentum_form!r}"
+                f"nesterov=True is defined for momentum_form='accumulate' only, not for {h.momentum_form!r}"
             )
 
-    def _check_value(self, name: str, value: Any) -> None:
+    @classmethod
+    def check_value(cls, name: str, value: Any, fixed: Mapping[str, Any]) -> None:
+        nesterov, form = fixed["nesterov"], fixed["momentum_form"]
         if name == "dampening" and value != 0:
-            if not self.has_momentum:
+            if not fixed["has_momentum"]:
                 raise ValueError("dampening without momentum has no meaning: give momentum=, for example 0.9")
-            if self.nesterov or self.momentum_form != "accumulate":
-                form = "nesterov=True" if self.nesterov else f"momentum_form={self.momentum_form!r}"
-                raise ValueError(f"dampening={value!r} with {form}: it is defined for plain 'accumulate' momentum only")
-        super()._check_value(name, value)
+            if nesterov or form != "accumulate":
+                what = "nesterov=True" if nesterov else f"momentum_form={form!r}"
+                raise ValueError(f"dampening={value!r} with {what}: it is defined for plain 'accumulate' momentum only")
+        super().check_value(name, value, fixed)

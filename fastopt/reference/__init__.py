@@ -6,10 +6,35 @@ coefficients after them, in the order of csrc/kernels/registry.h; coefficients a
 casts once to the arrays' type. These functions are for reading and for comparing; they check nothing.
 """
 
+from fastopt.reference.adafactor import (
+    adafactor,
+    adafactor_factors,
+    adafactor_momentum,
+    adafactor_scaled,
+    adafactor_unfactored,
+    adafactor_unfactored_moment,
+    adafactor_unfactored_momentum,
+)
 from fastopt.reference.adagrad import adagrad
 from fastopt.reference.adam import adam, amsgrad, nadam
-from fastopt.reference.reductions import CHUNK, LANES, Array, max_abs, norm, sum_abs, sum_squares
+from fastopt.reference.lamb import lamb, lamb_moments
+from fastopt.reference.lion import sign_momentum
+from fastopt.reference.prodigy import prodigy, prodigy_moments
+from fastopt.reference.reductions import (
+    CHUNK,
+    LANES,
+    Array,
+    add_blocks,
+    blocks,
+    dot_difference,
+    line_sums,
+    max_abs,
+    norm,
+    sum_abs,
+    sum_squares,
+)
 from fastopt.reference.rmsprop import rmsprop, rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum
+from fastopt.reference.scalars import adafactor_step, prodigy_begin, prodigy_estimate, trust
 from fastopt.reference.sgd import momentum, nesterov, sgd
 from fastopt.reference.stages import (
     average,
@@ -28,8 +53,11 @@ from fastopt.reference.vectors import axpby, dot
 
 __all__ = [
     "CHUNK", "LANES", "Array",
-    "adagrad", "adam", "amsgrad", "average", "axpby", "clamp", "decay", "dot", "l1", "l2", "max_abs", "mean",
-    "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prox_l1", "rmsprop",
-    "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum", "scale", "sgd", "sign", "sum_abs",
-    "sum_squares",
+    "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
+    "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
+    "add_blocks", "amsgrad", "average", "axpby", "blocks", "clamp", "decay", "dot", "dot_difference", "l1", "l2", "lamb",
+    "lamb_moments", "line_sums", "max_abs", "mean", "momentum", "nadam", "nesterov", "norm", "perturb",
+    "perturb_adaptive", "prodigy", "prodigy_begin", "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop",
+    "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum", "scale", "sgd", "sign", "sign_momentum",
+    "sum_abs", "sum_squares", "trust",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ the blocks added in index order."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ Array = NDArray[Any]
 
 CHUNK = 1024
 LANES = 16
+SUPERBLOCK = 1024
+BANDS, BAND_ROWS = 16, 64
 
 
 def lanes(g: Array, unit: float) -> Array:
@@ -44,20 +46,64 @@ def max_abs(g: Array, unit: float) -> float:
     return float(np.max(np.abs(lanes(g, unit)), initial=0.0))
 
 
-def _reduce(arrays: list[Array], kind: Any, unit: float) -> float:
+def dot_difference(g: Array, a: Array, b: Array) -> float:
+    return add_up(lanes(g, 1.0) * (lanes(a, 1.0) - lanes(b, 1.0)))
+
+
+def blocks(kind: str, arrays: list[Array]) -> list[float]:
+    """The parts of a sum over flat arrays, one for each block."""
+    found = []
+    for start in range(0, arrays[0].size, CHUNK):
+        parts = [a[start : start + CHUNK] for a in arrays]
+        found.append(SUMS[kind](*parts))
+    return found
+
+
+def add_blocks(parts: Iterable[float]) -> float:
+    """Parts in index order, in two levels."""
+    total = within = 0.0
+    for count, part in enumerate(parts, 1):
+        within += part
+        if count % SUPERBLOCK == 0:
+            total += within
+            within = 0.0
+    return total + within
+
+
+def line_sums(matrix: Array) -> tuple[Array, Array]:
+    """Sums of squares of a matrix over each row, as of a vector, and over each column, in bands of rows."""
+    rows, columns = matrix.shape
+    of_rows = np.array([sum_row(row) for row in matrix])
+    bands = max(1, min(BANDS, rows // BAND_ROWS))
+    of_columns = np.zeros(columns)
+    for band in range(bands):
+        own = np.zeros(columns)
+        for row in matrix[rows * band // bands : rows * (band + 1) // bands].astype(np.float64):
+            own = own + row * row
+        of_columns = own if band == 0 else of_columns + own
+    return of_rows, of_columns
+
+
+def sum_row(row: Array) -> float:
     total = 0.0
-    for g in arrays:
-        for start in range(0, g.size, CHUNK):
-            part = kind(g[start : start + CHUNK], unit)
-            if kind is not max_abs:
-                total += part
-            elif part > total or part != part:
-                total = part
+    for start in range(0, row.size, CHUNK):
+        total += sum_squares(row[start : start + CHUNK], 1.0)
+    return total
+
+
+def _reduce(arrays: list[Array], kind: Any, unit: float) -> float:
+    parts = (kind(g[start : start + CHUNK], unit) for g in arrays for start in range(0, g.size, CHUNK))
+    if kind is not max_abs:
+        return add_blocks(parts)
+    total = 0.0
+    for part in parts:
+        if part > total or part != part:
+            total = part
     return total
 
 
 def norm(arrays: Iterable[Array], kind: Any = sum_squares) -> tuple[float, bool]:
-    """The norm over flat arrays together, and whether every element is finite: csrc/step.c, norm_of."""
+    """The norm over flat arrays together, and whether every element is finite: csrc/run/reduce.c, reduce_norm."""
     flat = list(arrays)
     total, unit = _reduce(flat, kind, 1.0), 1.0
     if not math.isfinite(total) or (kind is sum_squares and total < 2.0**-900):
@@ -69,3 +115,11 @@ def norm(arrays: Iterable[Array], kind: Any = sum_squares) -> tuple[float, bool]
         unit = math.ldexp(1.0, -max(-1022, min(1022, math.frexp(largest)[1] - 1)))
         total = _reduce(flat, kind, unit)
     return (math.sqrt(total) if kind is sum_squares else total) / unit, True
+
+
+SUMS: dict[str, Callable[..., float]] = {
+    "sum_squares": lambda x: sum_squares(x, 1.0),
+    "sum_abs": lambda x: sum_abs(x, 1.0),
+    "max_abs": lambda x: max_abs(x, 1.0),
+    "dot_difference": dot_difference,
+}

@@ -6,32 +6,11 @@ hold the same arrays again. Everything that follows from the rest, as the plan a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastopt.core import _core
-from fastopt.engine.hyperparameters import hyperparameters
+from fastopt.engine.engine import Engine
 from fastopt.saving import state_dict as state
-
-if TYPE_CHECKING:
-    from fastopt.optimizers.base import Optimizer
-
-MADE_ANEW = {
-    "_accumulated",
-    "_accumulation",
-    "_changing",
-    "_carrying",
-    "_cohorts",
-    "_current",
-    "_current_options",
-    "_groups",
-    "_hyperparameters",
-    "_lookahead",
-    "_plan",
-    "_schedules",
-    "_skipped",
-    "_stale",
-    "_t",
-}
 
 
 class Unchanged:
@@ -59,18 +38,33 @@ def check(unchanged: Any) -> None:
         unchanged.check()
 
 
-def reduce(opt: Optimizer) -> tuple[Any, ...]:
+def reduce(opt: Any) -> tuple[Any, ...]:
     # Where the parameters hold other values for a while, a copy would take those for its own.
-    reduced: tuple[Any, ...] = _core.undisturbed([opt._plan], _reduce, opt)
+    reduced: tuple[Any, ...] = _core.undisturbed([opt._engine.plan], _reduce, opt)
     return reduced
 
 
-def _reduce(opt: Optimizer) -> tuple[Any, ...]:
+def _reduce(opt: Any) -> tuple[Any, ...]:
     reduced: Any = object.__reduce_ex__(opt, 2)
     make, args, (attributes, slots), *_ = reduced
-    kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name not in MADE_ANEW}
-    groups = [dict(group) for group in opt.groups]
-    return make, args, (kept, groups, state.save(opt, live=True), Unchanged(opt._plan))
+    kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name != "_engine"}
+    engine = opt._engine
+    made = (dict(engine.options), dict(engine.fixed), dict(engine.common), engine.grouped)
+    groups = [_group(engine, group) for group in engine.groups]
+    return make, args, (kept, made, groups, state.save(opt, live=True), Unchanged(engine.plan))
+
+
+def _group(engine: Any, group: Any) -> dict[str, Any]:
+    """A group as it is passed to make another."""
+    outline: dict[str, Any] = {"frozen": True} if group.frozen else {}
+    if group.rule is not engine.cls:
+        outline |= {name: x for name, x in group._fixed.items() if name in _own_fixed(group.rule)}
+        outline["rule"] = group.rule
+    return {**group, **outline}
+
+
+def _own_fixed(rule: Any) -> list[str]:
+    return [name for name, option in rule.own_options().items() if option.fixed and not option.derived]
 
 
 def blank(cls: type[Any]) -> Any:
@@ -78,12 +72,13 @@ def blank(cls: type[Any]) -> Any:
     return object.__new__(cls)
 
 
-def restore(opt: Optimizer, saved: tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any], Any]) -> None:
-    kept, groups, arrays, unchanged = saved
+def restore(opt: Any, saved: tuple[Any, ...]) -> None:
+    kept, (options, fixed, common, grouped), groups, arrays, unchanged = saved
     for name, x in kept.items():
         # A shallow copy shares parameters with the original, and nothing else.
         setattr(opt, name, dict(x) if type(x) is dict else x)
-    opt._hyperparameters = hyperparameters(type(opt))
-    opt._begin(groups)
+    engine = Engine(opt, type(opt), options, fixed, common, grouped)
+    opt._engine = engine
+    engine.add([dict(group) for group in groups])
     state.write(opt, arrays)
     check(unchanged)

@@ -3,101 +3,147 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fastopt.around import accumulation
-from fastopt.base.arguments import boolean, one_of, shown
+from fastopt.base.arguments import shown
 from fastopt.base.fitting import is_count, wrong_entry, wrong_keys
 from fastopt.base.memory import apart
-from fastopt.base.nonfinite import POLICIES
 from fastopt.core import _core
+from fastopt.engine.cohorts import Numbers
+from fastopt.engine.groups import Group
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
-
-if TYPE_CHECKING:
-    from fastopt.optimizers.base import Optimizer
 
 SCHEDULE = "schedule"
 """What a state dict holds in place of a callable of the user's own. Of a built-in schedule it holds the config."""
 
 
-def save(opt: Optimizer, live: bool = False) -> dict[str, Any]:
+FORMAT_1 = {"optimizer", "fixed", "t", "skipped", "groups", "options", "state", "averages", "accumulation"}
+
+
+def save(opt: Any, live: bool = False) -> dict[str, Any]:
     """What `state_dict` gives; `live` with the optimizer's own arrays instead of copies."""
+    engine = opt._engine
 
     def kept(x: Any) -> Any:
         return np.copy(x, order="K") if isinstance(x, np.ndarray) and not live else x
 
-    state = {name: {key: kept(x) for key, x in entry.items()} for name, entry in opt.state.items()}
-    averages = {name: kept(a) for name, a in zip(opt.names, opt._plan.averages, strict=True) if a is not None}
+    names, plan = engine.plan.names, engine.plan
+    state = {name: {key: kept(x) for key, x in entry.items()} for name, entry in engine.state().items()}
+    averages = {name: kept(a) for name, a in zip(names, plan.averages, strict=True) if a is not None}
     return {
         "optimizer": type(opt).__name__,
-        "fixed": {name: x for name, x in opt._fixed.items() if name != "backend"},
-        "t": opt.t,
-        "skipped": opt._skipped,
-        "groups": [{"names": group.names, **_without_callables(group._values)} for group in opt.groups],
-        "options": {
-            **_without_callables(opt._options),
-            "on_nonfinite": opt.on_nonfinite,
-            "maximize": opt.maximize,
-        },
+        "fixed": _saved_fixed(engine.fixed),
+        "t": engine.t,
+        "skipped": engine.skipped,
+        "groups": [_saved_group(group, engine.fixed) for group in engine.groups],
+        "options": _without_callables({name: x for name, x in engine.options.items() if name != "threads"}),
         "state": state,
         "averages": averages,
-        "accumulation": accumulation.save(opt),
+        "global": engine.of_all(),
+        **{name: part.save(engine) for name, part in opt._parts.items()},
     }
 
 
-def check(opt: Optimizer, saved: Mapping[str, Any]) -> tuple[list[dict[str, Any]], Restored]:
+def _saved_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: x for name, x in fixed.items() if name != "backend"}
+
+
+def _saved_group(group: Group, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: x for name, x in _saved_fixed(group._fixed).items() if name not in fixed}
+    outline = {"names": group.names, "rule": group.rule.__name__, "frozen": group.frozen, "fixed": own}
+    return {**outline, **_without_callables(group._values)}
+
+
+def upgraded(saved: Any) -> Any:
+    """A state of 0.1.0 as one of today: maximize and clip_value were of the whole, AdamW's decay had another name."""
+    if not isinstance(saved, Mapping) or saved.keys() != FORMAT_1 or not isinstance(saved["options"], Mapping):
+        return saved
+    options, groups = dict(saved["options"]), saved["groups"]
+    moved = {name: options.pop(name) for name in ("clip_value", "maximize") if name in options}
+    if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
+        groups = [_upgraded_group(group, moved, saved["optimizer"]) for group in groups]
+    return {**saved, "options": options, "groups": groups, "global": {}}
+
+
+def _upgraded_group(group: Mapping[str, Any], moved: Mapping[str, Any], rule: Any) -> dict[str, Any]:
+    renamed = {"decoupled_decay" if name == "weight_decay" else name: x for name, x in group.items()}
+    return {"rule": rule, "frozen": False, "fixed": {}, **renamed, **moved}
+
+
+def check(opt: Any, saved: Any) -> tuple[list[dict[str, Any]], Restored]:
     """The hyperparameters of each group, then the options, as loading `saved` would leave them; and its schedules.
 
     Raises ValueError with everything that does not fit. Of the arrays, only shape and dtype are looked at.
     """
-    mine = save(opt, live=True)
+    engine, mine, saved = opt._engine, save(opt, live=True), upgraded(saved)
     values: list[dict[str, Any]] = []
     schedules = Restored()
     problems = _kind(mine, saved)
     if not problems:
         problems = _structure(mine, saved) + _contents(mine, saved)
-        if len(saved["groups"]) == len(opt.groups):
-            for here, theirs in zip([group._values for group in opt.groups], saved["groups"], strict=True):
-                values.append(_restored(opt, here, theirs, schedules, problems))
-        values.append(_restored(opt, opt._options, saved["options"], schedules, problems))
-        problems += _policy(saved["options"], values[-1]) + schedules.problems()
-        problems += accumulation.check(opt, saved["accumulation"])
+        if len(saved["groups"]) == len(engine.groups):
+            for group, theirs in zip(engine.groups, saved["groups"], strict=True):
+                values.append(_restored(group.rule, group._fixed, group._values, theirs, schedules, problems))
+        here = {name: x for name, x in engine.options.items() if name != "threads"}
+        values.append(_restored(type(opt), engine.fixed, here, saved["options"], schedules, problems))
+        if (values[-1].get("average") is None) != (engine.options["average"] is None):
+            problems.append("whether averages are kept is fixed when the optimizer is made: pass average= there")
+        problems += _two_clips(values) + schedules.problems()
+        for name, part in opt._parts.items():
+            problems += part.check(engine, saved[name])
     if problems:
         raise ValueError("this state does not fit; nothing was changed:\n  " + "\n  ".join(problems))
     return values, schedules
 
 
-def load(opt: Optimizer, saved: Mapping[str, Any]) -> None:
+def load(opt: Any, saved: Any) -> None:
     values, schedules = check(opt, saved)
     *groups, options = values
+    engine = opt._engine
     own: _core.Values = [
-        *((group, "_values", restored) for group, restored in zip(opt.groups, groups, strict=True)),
-        (opt, "_options", options),
-        (opt, "_on_nonfinite", saved["options"]["on_nonfinite"]),
-        (opt, "_maximize", saved["options"]["maximize"]),
+        *((group, "_values", restored) for group, restored in zip(engine.groups, groups, strict=True)),
+        (engine, "options", {**engine.options, **options}),
         *schedules.values(),
     ]
-    write(opt, saved, own)
+    write(opt, upgraded(saved), own)
 
 
-def write(opt: Optimizer, saved: Mapping[str, Any], more: Sequence[Any] = ()) -> None:
+def write(opt: Any, saved: Mapping[str, Any], more: Sequence[Any] = ()) -> None:
     """Takes over the arrays and the counts of `saved`, which must fit, and other attributes: all at once."""
-    buffers = _core.KERNELS[opt.rule][1][2:]
-    counts, copies = [], []
-    for i, name in enumerate(opt.names):
-        entry = saved["state"][name]
-        copies += [(entry[buffer], array) for buffer, array in zip(buffers, opt._plan.states[i], strict=True)]
-        average = opt._plan.averages[i]
+    engine = opt._engine
+    plan = engine.plan
+    counts: list[Any] = [None] * len(plan.names)
+    copies = []
+    for cohort in engine.cohorts:
+        scalars = engine.groups[cohort.group].rule.initial_scalars(_numbers(engine.groups[cohort.group]))
+        for i in cohort.members:
+            entry = saved["state"][plan.names[i]]
+            pairs = zip(cohort.form.slots, plan.states[i], strict=True)
+            copies += [(entry[slot.name], array) for slot, array in pairs if slot.saved]
+            counts[i] = (entry["t"], {scalar: entry[scalar] for scalar in scalars})
+    for name, average in zip(plan.names, plan.averages, strict=True):
         if average is not None:
             copies.append((saved["averages"][name], average))
-        counts.append((entry["t"], {scalar: entry[scalar] for scalar in opt.initial_scalars}))
     t = saved["t"]
-    own = {"_t": t, "_skipped": saved["skipped"], "_cohorts": opt._restored_cohorts(t, counts), "_stale": True}
-    values = [*more, *((opt, name, x) for name, x in own.items()), *accumulation.loaded(opt, saved["accumulation"])]
+    own = {
+        "t": t,
+        "skipped": saved["skipped"],
+        "cohorts": engine.restored_cohorts(t, counts),
+        "registers": saved["global"],
+        "_live": None,
+        "stale": True,
+    }
+    values = [*more, *((engine, name, x) for name, x in own.items())]
+    for name, part in opt._parts.items():
+        values += part.loaded(engine, saved[name])
     _core.publish(apart(copies), values)
+
+
+def _numbers(group: Group) -> Numbers:
+    return Numbers(group._values, group._fixed)
 
 
 def _without_callables(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,12 +187,16 @@ def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
     for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):
         problems += wrong_keys(f"group {i} has hyperparameters", ours, theirs)
+        for key in ("rule", "frozen", "fixed"):
+            if key in _mapping(theirs) and (type(theirs[key]) is not type(ours[key]) or theirs[key] != ours[key]):
+                problems.append(f"group {i} has {key} {shown(theirs[key])}, and here {ours[key]!r}")
         if "names" in _mapping(theirs) and not _same_names(ours["names"], theirs["names"]):
             found = theirs["names"]
             problems.append(
                 f"group {i} has other parameters: {list(found) if isinstance(found, tuple) else shown(found)}"
             )
     problems += wrong_keys("options", mine["options"], saved["options"])
+    problems += _wrong_global(mine["global"], saved["global"])
     problems += wrong_keys("state of parameters", mine["state"], saved["state"])
     problems += wrong_keys("averages of parameters", mine["averages"], saved["averages"])
     return problems
@@ -176,8 +226,25 @@ def _mapping(saved: Any) -> Mapping[str, Any]:
     return saved if isinstance(saved, Mapping) else {}
 
 
+def _wrong_global(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the numbers that rules keep for all of their parameters; none where none has stepped yet."""
+    problems = []
+    for rule, numbers in saved.items():
+        ours = mine.get(rule)
+        if ours is not None:
+            problems += wrong_keys(f"numbers of {rule}", ours, numbers)
+        if not isinstance(numbers, Mapping) or not all(isinstance(x, float) for x in numbers.values()):
+            problems.append(f"numbers of {rule} are {shown(numbers)}: expected a dict of floats")
+    return problems
+
+
 def _restored(
-    opt: Optimizer, mine: Mapping[str, Any], saved: Mapping[str, Any], made: Restored, problems: list[str]
+    rule: Any,
+    fixed: Mapping[str, Any],
+    mine: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    made: Restored,
+    problems: list[str],
 ) -> dict[str, Any]:
     """The values of `saved`, with the callables of `mine` where one of the user's own was saved."""
     values = {}
@@ -192,25 +259,17 @@ def _restored(
                 value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))
             else:
                 value = _kept(name, here, theirs, made)
-            values[name] = opt._hyperparameters[name].admit(value)
-            if name not in ("clip_norm", "clip_value"):
-                opt._check_value(name, values[name])
+            values[name] = rule.options()[name].admit(value)
+            rule.check_value(name, values[name], fixed)
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(str(error))
     return values
 
 
-def _policy(saved: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the options of the whole optimizer that are no hyperparameters, or exclude each other."""
-    problems = []
-    if options.get("clip_norm") is not None and options.get("clip_value") is not None:
-        problems.append("it clips by clip_norm and by clip_value")
-    try:
-        one_of("on_nonfinite", saved.get("on_nonfinite"), POLICIES)
-        boolean("maximize", saved.get("maximize", False))
-    except (TypeError, ValueError) as error:
-        problems.append(str(error))
-    return problems
+def _two_clips(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    *groups, options = values
+    both = options.get("clip_norm") is not None and any(group.get("clip_value") is not None for group in groups)
+    return ["it clips by clip_norm and by clip_value"] * both
 
 
 def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastopt.base.arguments import (
     LARGEST,
@@ -19,6 +19,10 @@ from fastopt.base.arguments import (
     whole,
     within,
 )
+
+Schedule: TypeAlias = Callable[[int], float]
+"""A callable of `opt.t`, the number of steps applied so far: 0 at the first."""
+Scalar: TypeAlias = float | Schedule
 
 
 class Named:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastopt.base.arguments import shown
-from fastopt.engine.hyperparameters import Schedule
 from fastopt.schedules import formulas
-from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.base import NamedSchedule, Schedule
 from fastopt.schedules.cycle import CyclePart, one_cycle
 from fastopt.schedules.formulas import warmup
 from fastopt.schedules.plateau import ReduceOnPlateau

@@ -12,8 +12,7 @@ import numpy as np
 
 from fastopt.base.arguments import finite, number, positive, shown, whole
 from fastopt.core._core import power as whole_power
-from fastopt.engine.hyperparameters import Scalar
-from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.base import NamedSchedule, Scalar
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastopt.base.arguments import axes_like, function, number, whole
-from fastopt.engine.hyperparameters import Schedule
+from fastopt.schedules.base import Schedule
 
 MOST = 1_000_000
 """Steps in a picture."""

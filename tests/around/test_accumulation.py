@@ -137,9 +137,9 @@ def test_memory_is_taken_once_and_equal_micro_batches_are_exactly_one() -> None:
         opt.step()
         plain.step(g)
         assert_same_bits(opt, plain)
-    first = opt._accumulation
+    first = opt._engine.accumulation
     opt.accumulate(g)
-    assert opt._accumulation is first
+    assert opt._engine.accumulation is first
 
 
 def test_what_is_refused_and_changes_nothing() -> None:

@@ -147,7 +147,7 @@ def test_a_point_that_is_not_that_of_a_step_is_not_averaged(kind: str, part: boo
     opt.step(np.ones(5))
     before = average.state_dict(), snapshot(opt)
     sam = fastopt.SAM(opt)
-    with opt.lookahead(), pytest.raises(RuntimeError, match="at the look-ahead point until"):
+    with opt.nesterov_point(), pytest.raises(RuntimeError, match="at the look-ahead point until"):
         average.update()
     with opt.averaged(), pytest.raises(RuntimeError, match="averages are in the parameters"):
         average.update()

@@ -40,7 +40,7 @@ def test_any_scale_gives_the_bits_of_the_reference(case: Case, dtype: Any) -> No
     rng = np.random.default_rng(1)
     params = [ordinary(rng, n, dtype) for n in (1, 50, 1100)]
     ours, theirs = case.make(params, threads=3), case.make(copies(params), backend="numpy")
-    ours._plan.split(1, 100)
+    ours._engine.plan.split(1, 100)
     for scale in (1000.0, 1 / 3, 2.0**126, 2.0**-126):
         g = [ordinary(rng, p.shape, dtype) * dtype(min(scale, 1e30)) for p in params]
         assert same_report(ours.step(g, grad_scale=scale), theirs.step(g, grad_scale=scale))

@@ -43,7 +43,7 @@ def test_the_point_is_that_of_the_formula(form: str, dtype: Any, backend: str) -
             lr, mu = (group[key](t) if callable(group[key]) else group[key] for key in ("lr", "momentum"))
             c = dtype((1.0 if form == "velocity" else lr) * mu)
             expected += [p - c * opt.state[name]["b"] for name, p in zip(group.names, arrays, strict=True)]
-        with opt.lookahead():
+        with opt.nesterov_point():
             assert bits([*params[0], *params[1]]) == bits(expected)
             g = [[ordinary(rng, p.shape, dtype) for p in arrays] for arrays in params]
         assert bits([*params[0], *params[1]])[1:] != bits(expected)[1:] or t == 0
@@ -72,7 +72,7 @@ def test_look_ahead_points_are_the_iterates_of_the_reformulation(
     same_lr = lr * (1 - mu) if form == "ema" else lr
     plain = fastopt.SGD(reformulated, lr=same_lr, momentum=mu, nesterov=True, maximize=maximize)
     for _ in range(12):
-        with ahead.lookahead():
+        with ahead.nesterov_point():
             np.testing.assert_allclose(true["x"], reformulated["x"], rtol=1e-11, atol=1e-11)
             g = {"x": sign * rosenbrock_like(true)["x"]}
         ahead.step(g)
@@ -88,7 +88,7 @@ def test_look_ahead_points_are_the_iterates_of_torch(form: str) -> None:
     theirs = torch.tensor(start.copy(), requires_grad=True)
     opt = torch.optim.SGD([theirs], lr=0.05 * (0.1 if form == "ema" else 1), momentum=0.9, nesterov=True)
     for _ in range(30):
-        with ours.lookahead():
+        with ours.nesterov_point():
             np.testing.assert_allclose(params["x"], theirs.detach().numpy(), rtol=1e-12, atol=1e-12)
             g = rosenbrock_like(params)
         ours.step(g)
@@ -107,10 +107,10 @@ def test_parameters_come_back_bit_for_bit(form: str, dtype: Any) -> None:
     for p in params:
         p[...] = sprinkled(rng, p.shape, dtype, *kinds)
     before = snapshot(opt)
-    with opt.lookahead():
+    with opt.nesterov_point():
         assert bits(params) != [before[name] for name in opt.names]
     assert snapshot(opt) == before
-    with pytest.raises(KeyboardInterrupt), opt.lookahead():
+    with pytest.raises(KeyboardInterrupt), opt.nesterov_point():
         raise KeyboardInterrupt
     assert snapshot(opt) == before
     opt.step([np.zeros(n, dtype) for n in LENGTHS])
@@ -122,11 +122,11 @@ def test_what_is_refused_inside_changes_nothing() -> None:
     saved = opt.state_dict()
     opt.step({"W": np.ones(3)})
     before = snapshot(opt)
-    with opt.lookahead():
+    with opt.nesterov_point():
         inside = snapshot(opt)
         for call in (
             lambda: opt.step({"W": np.ones(3)}),
-            lambda: opt.lookahead().__enter__(),
+            lambda: opt.nesterov_point().__enter__(),
             lambda: opt.averaged().__enter__(),
             lambda: opt.add_group({"params": np.ones(2)}),
             lambda: opt.load_state_dict(saved),
@@ -138,7 +138,7 @@ def test_what_is_refused_inside_changes_nothing() -> None:
         assert opt.state_dict()["t"] == 1
     assert snapshot(opt) == before
     opt.add_group({"params": [np.ones(2)]})
-    with opt.lookahead():
+    with opt.nesterov_point():
         opt.accumulate([{"W": np.ones(3)}, [np.ones(2)]])
     assert opt.step().applied
 
@@ -147,11 +147,11 @@ def test_what_is_refused_inside_changes_nothing() -> None:
 def test_other_rules_raise(case: Any) -> None:
     opt = case.make([np.ones(3)])
     if opt.rule == "momentum":
-        with opt.lookahead():
+        with opt.nesterov_point():
             pass
     else:
         with pytest.raises(TypeError, match="nesterov=False" if opt.rule == "nesterov" else "for SGD with momentum"):
-            opt.lookahead()
+            opt.nesterov_point()
 
 
 def test_a_schedule_out_of_its_domain_leaves_everything() -> None:
@@ -159,11 +159,11 @@ def test_a_schedule_out_of_its_domain_leaves_everything() -> None:
     opt = fastopt.SGD(params, lr=lambda t: 0.1 if t == 0 else -1.0, momentum=0.9)
     opt.step([np.ones(3)])
     before = snapshot(opt)
-    with pytest.raises(ValueError, match=r"lr \(its schedule at t=1\) is -1"), opt.lookahead():
+    with pytest.raises(ValueError, match=r"lr \(its schedule at t=1\) is -1"), opt.nesterov_point():
         raise AssertionError("the block is not entered")
     assert snapshot(opt) == before
     opt.lr = 0.1
-    with opt.lookahead():
+    with opt.nesterov_point():
         pass
     assert opt.step([np.ones(3)]).applied
 
@@ -175,7 +175,7 @@ def test_no_bit_depends_on_backend_or_threads() -> None:
     a = fastopt.SGD(ours, lr=halving, momentum=0.9, momentum_form="ema", threads=2)
     b = fastopt.SGD(theirs, lr=halving, momentum=0.9, momentum_form="ema", backend="numpy")
     for _ in range(4):
-        with a.lookahead(), b.lookahead():
+        with a.nesterov_point(), b.nesterov_point():
             assert bits(ours) == bits(theirs)
             g = [np.float32(0.1) * p for p in ours]
         a.step(g)
@@ -193,7 +193,7 @@ def test_a_step_of_another_thread_is_refused_meanwhile() -> None:
         except RuntimeError as error:
             raised.append(error)
 
-    with opt.lookahead():
+    with opt.nesterov_point():
         thread = threading.Thread(target=attempt)
         thread.start()
         thread.join()
@@ -202,12 +202,12 @@ def test_a_step_of_another_thread_is_refused_meanwhile() -> None:
 
 def test_blocks_allocate_their_copies_once() -> None:
     opt = fastopt.SGD([np.ones(1000)], lr=0.1, momentum=0.9)
-    with opt.lookahead():
+    with opt.nesterov_point():
         pass
-    first = opt._lookahead
-    with opt.lookahead():
+    first = opt._engine.point
+    with opt.nesterov_point():
         pass
-    assert opt._lookahead is first
+    assert opt._engine.point is first
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "averaged", "swapped"])
@@ -234,6 +234,6 @@ def test_no_optimizer_of_these_parameters_steps_inside() -> None:
     params = {"W": np.ones(4), "b": np.ones(2)}
     opt = fastopt.SGD(params, lr=0.1, momentum=0.9)
     other = fastopt.Adam(params["W"])
-    with opt.lookahead(), pytest.raises(RuntimeError, match="look-ahead point"):
+    with opt.nesterov_point(), pytest.raises(RuntimeError, match="look-ahead point"):
         other.step(np.ones(4))
     assert other.step(np.ones(4)).applied

@@ -80,7 +80,7 @@ def arrays_in(tree: Any) -> Iterator[np.ndarray[Any, Any]]:
 def bytes_of(owner: Any) -> bytes:
     """All that an object is; of a SAM, which is not pickled between its two steps, the parameters."""
     if isinstance(owner, fastopt.SAM):
-        return b"".join(p.tobytes() for p in owner.opt._plan.params)
+        return b"".join(p.tobytes() for p in owner.opt._engine.plan.params)
     return pickle.dumps(owner)
 
 
@@ -181,7 +181,7 @@ def test_an_entry_of_a_state_dict(data: Any, value: Any) -> None:
 @given(value=junk, data=st.data())
 def test_an_attribute_and_an_entry_of_a_group(cls: Any, value: Any, data: Any) -> None:
     opt = cls([{"params": np.ones(3)}, {"params": np.ones(2)}], lr=0.1)
-    names = [*opt.groups[0], *opt._options, "on_nonfinite", "maximize", "threads"]
+    names = [*opt.groups[0], *opt._engine.options, "on_nonfinite", "maximize", "threads"]
     name = data.draw(st.sampled_from(names))
     before, shown = snapshot(opt), repr(opt)
     acts = [lambda: opt.groups[1].__setitem__(name, value)]

@@ -70,7 +70,7 @@ def test_a_gradient_of_one_written_element_is_refused(dtype: Any) -> None:
     memory = np.ones(300, dtype)
     opt = fastopt.NAdam({"p": memory[100:200], "q": np.ones(4, dtype)}, average=0.5)
     good = np.ones(100, dtype)
-    for written in (memory[100:200], *opt._plan.states[0], opt._plan.averages[0]):
+    for written in (memory[100:200], *opt._engine.plan.states[0], opt._engine.plan.averages[0]):
         around = np.lib.stride_tricks.as_strided(written[:1], (1,))
         for q in (
             np.broadcast_to(around, 4),
@@ -160,7 +160,7 @@ def test_what_displaces_parameters_notices_it_too(change: Any) -> None:
     grads = {name: np.ones_like(p) for name, p in params.items()}
     change(params["q"])
     before = params["p"].tobytes()
-    for begin in (opt.lookahead().__enter__, opt.averaged().__enter__, ema.swap, lambda: sam.first_step(grads)):
+    for begin in (opt.nesterov_point().__enter__, opt.averaged().__enter__, ema.swap, lambda: sam.first_step(grads)):
         for _ in range(2):
             with pytest.raises(ValueError, match=r"'q' has (another size, dtype or place|become read-only)"):
                 begin()
@@ -251,7 +251,7 @@ def test_an_accumulation_is_one_thread_s_throughout(monkeypatch: pytest.MonkeyPa
     assert opt.accumulate([None, np.ones(2)]) == 2
     assert len(refused) == 1
     opt.step()
-    assert opt._plan.params[0].tolist() == pytest.approx([0.95] * 3)
+    assert opt._engine.plan.params[0].tolist() == pytest.approx([0.95] * 3)
 
 
 def test_resize_is_refused_of_what_the_optimizer_holds() -> None:
@@ -280,7 +280,7 @@ def test_no_state_lies_over_anything_else(case: Any, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     shapes = [(), (0,), (1,), (3, 5), (17,), (2, 3, 4), (1025,)]
     opt = case.make([ordinary(rng, shape, dtype) for shape in shapes])
-    plan = opt._plan
+    plan = opt._engine.plan
     arrays = [*plan.params, *(a for buffers in plan.states for a in buffers)]
     arrays += [a for a in plan.averages if a is not None]
     spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays if a.size)

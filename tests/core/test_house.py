@@ -57,7 +57,7 @@ def test_every_stage_has_kernel_and_case() -> None:
     for case in CASES:
         opt = case.make([np.ones(1)])
         seen: list[Any] = []
-        plan = opt._plan
+        plan = opt._engine.plan
 
         class Spy:
             def __getattr__(self, name: str, plan: Any = plan) -> Any:
@@ -67,7 +67,7 @@ def test_every_stage_has_kernel_and_case() -> None:
                 seen.extend(name for program in programs for name, _ in program)
                 plan.set_programs(programs)
 
-        opt._plan = Spy()  # type: ignore[assignment]
+        opt._engine.plan = Spy()  # type: ignore[assignment]
         opt.step([np.ones(1)])
         used |= set(seen)
     assert used == set(_core.KERNELS)

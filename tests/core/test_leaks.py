@@ -56,7 +56,7 @@ ACTS: dict[str, Callable[[], Any]] = {
     "fail to step: the tree": lambda: OPT.step([G]),
     "fail to step: the shape": lambda: OPT.step({"p": G, "q": G}),
     "fail to step: the dtype": lambda: OPT.step({"p": G, "q": np.ones(3, np.float32)}),
-    "fail to step: shared memory": lambda: OPT.step({"p": OPT._plan.params[0], "q": np.ones(3)}),
+    "fail to step: shared memory": lambda: OPT.step({"p": OPT._engine.plan.params[0], "q": np.ones(3)}),
     "fail to step: NaN": lambda: OPT.step(NAN),
     "fail to step: the schedule": lambda: SCHEDULED.step([G]),
     "save": lambda: OPT.state_dict(),
@@ -78,7 +78,7 @@ def settle(act: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("what", ACTS)
 def test_references_and_objects_are_flat(what: str) -> None:
-    held = [P, G, FROZEN, OPT, SCHEDULED, OPT._plan, GOOD, SAVED, *GOOD.values(), *NAN.values(), *OPT._plan.params]
+    held = [P, G, FROZEN, OPT, SCHEDULED, OPT._engine.plan, GOOD, SAVED, *GOOD.values(), *NAN.values(), *OPT._engine.plan.params]
 
     def census() -> tuple[list[int], int]:
         gc.collect()
@@ -99,7 +99,7 @@ def used() -> fastopt.Optimizer:
     opt = fastopt.SGD([P.copy()], lr=0.1, momentum=0.9, average=0.5)
     opt.accumulate([G])
     opt.step()
-    with opt.lookahead(), contextlib.suppress(RuntimeError):
+    with opt.nesterov_point(), contextlib.suppress(RuntimeError):
         opt.step([G])
     with opt.averaged():
         pass

@@ -186,7 +186,7 @@ def test_gradients_are_let_go_after_a_step() -> None:
     assert sys.getrefcount(g) == before
     with pytest.raises(ValueError, match="shape"):
         opt.step([np.ones(4)])
-    assert opt._plan.grads == [None]
+    assert opt._engine.plan.grads == [None]
 
 
 def test_the_gil_is_released_during_a_long_step() -> None:
@@ -202,14 +202,14 @@ def test_the_gil_is_released_during_a_long_step() -> None:
     ticker = threading.Thread(target=tick, daemon=True)
     ticker.start()
     try:
-        opt._plan.admit(g, list)
+        opt._engine.plan.admit(g, list)
         before = ticks[0]
         for _ in range(30):
-            opt._plan.run()
+            opt._engine.plan.run()
         assert ticks[0] > before
     finally:
         stop.set()
-        opt._plan.release()
+        opt._engine.plan.release()
         ticker.join()
 
 

@@ -77,7 +77,7 @@ def test_one_large_and_many_small_tensors_on_any_number_of_threads(case: Any, dt
     gradients[2] = [None] * 100 + gradients[2][100:]
     opts = [case.make(copies(params), threads=threads) for threads in (1, 2, 3, 7)]
     for opt in opts:
-        opt._plan.split(1 if opt.threads == 7 else _core.CHUNK, _core.CHUNK)
+        opt._engine.plan.split(1 if opt.threads == 7 else _core.CHUNK, _core.CHUNK)
     for g in gradients:
         reports = [opt.step(g) for opt in opts]
         assert reports == reports[:1] * 4
@@ -129,7 +129,7 @@ import os, time
 import numpy as np, fastopt
 allowed = os.sched_getaffinity(0)
 opt = fastopt.Adam([np.ones(500_000)], threads=3)
-opt._plan.split(1, 1024)
+opt._engine.plan.split(1, 1024)
 before = set(os.listdir("/proc/self/task"))
 opt.step([np.ones(500_000)])
 workers = [int(task) for task in set(os.listdir("/proc/self/task")) - before]
@@ -152,7 +152,7 @@ def test_workers_round_as_the_caller_does() -> None:
     for threads, mode in ((1, 0), (1, upward), (4, upward)):
         p, g = big()
         opt = fastopt.Adam([p], threads=threads)
-        opt._plan.split(1, 1024)
+        opt._engine.plan.split(1, 1024)
         libm.fesetround(mode)
         try:
             opt.step(g)

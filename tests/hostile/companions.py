@@ -93,8 +93,8 @@ def nesterov(params: Any, backend: str, resumed: bool) -> Things:
 
 def ahead(things: Things, g: Any, k: int) -> None:
     opt = things["opt"]
-    with opt.lookahead():
-        g = {name: None if a is None else a + p for (name, a), p in zip(g.items(), opt._plan.params, strict=True)}
+    with opt.nesterov_point():
+        g = {name: None if a is None else a + p for (name, a), p in zip(g.items(), opt._engine.plan.params, strict=True)}
     opt.step(g)
 
 

@@ -96,10 +96,10 @@ class Memory:
         """One whose parameters, state and averages all lie here."""
         self.allow(READ_WRITE)
         opt = case.make(self.arrays("p", params), **more)
-        plan = opt._plan
+        plan = opt._engine.plan
         states = [self.arrays(f"state {k}", list(buffers)) for k, buffers in enumerate(zip(*plan.states, strict=True))]
         averages = plan.averages if opt.average is None else self.arrays("average", params)
-        opt._plan = type(plan)(
+        opt._engine.plan = type(plan)(
             plan.rule,
             plan.template,
             plan.names,
@@ -108,7 +108,7 @@ class Memory:
             tuple(averages),
             plan.flush,
         )
-        opt._stale = True
+        opt._engine.stale = True
         return opt
 
     def gradients(self, contents: list[Array]) -> list[Array]:
@@ -151,7 +151,7 @@ def steps() -> None:
             expected = case.make([p.copy() for p in params])
             opt = memory.optimizer(case, params, threads=3)
             for how in ((2**40, CHUNK), (1, CHUNK), (1, 100)):
-                opt._plan.split(*how)
+                opt._engine.plan.split(*how)
                 g = [ordinary(rng, n, memory.dtype) for n in LENGTHS]
                 opt.step(memory.gradients(g))
                 expected.step(g)
@@ -208,7 +208,7 @@ def refusals() -> None:
                     at = int(rng.integers(lengths[i]))
                     g = [ordinary(rng, n, memory.dtype) for n in lengths]
                     g[i][at] = bad
-                    opt._plan.split(*((1, 100) if rng.integers(2) else (2**40, CHUNK)))
+                    opt._engine.plan.split(*((1, 100) if rng.integers(2) else (2**40, CHUNK)))
                     memory.allow(READ, but="g")
                     _refuse(opt, memory.gradients(g), f"{str(i)!r} is {bad} at index ({at},)")
                 memory.allow(READ_WRITE, but="g")

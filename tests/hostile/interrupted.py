@@ -224,7 +224,7 @@ ACTS = {
     "EMA.swap, out": Act(swapped_in, lambda world: world.also.swap(), then_average),
     "EMA.swapped": Act(with_average("EMA", 2), inside(lambda world: world.also.swapped()), then_average),
     "averaged": Act(sgd, inside(lambda world: world.opt.averaged())),
-    "lookahead": Act(sgd, inside(lambda world: world.opt.lookahead())),
+    "lookahead": Act(sgd, inside(lambda world: world.opt.nesterov_point())),
     "SAM.step": Act(with_sam(), lambda world: world.also.step(lambda: G)),
     "SAM.first_step": Act(with_sam(), lambda world: world.also.first_step(G), then_restored),
     "SAM.second_step": Act(

@@ -155,20 +155,20 @@ class Pair(RuleBasedStateMachine):
 
     def contents(self) -> Any:
         averages = [[a.tobytes() for a in average._arrays()] for average in self.averages or ()]
-        return [(snapshot(opt), opt._skipped, repr(opt)) for opt in (self.ours, self.theirs)], averages
+        return [(snapshot(opt), opt._engine.skipped, repr(opt)) for opt in (self.ours, self.theirs)], averages
 
     def stepped(self, act: Callable[..., Any], *pairs: tuple[Any, Any], unchanged: bool = True) -> tuple[Any, Any]:
         """A step of both in some way."""
-        t, pending = self.ours.t, self.ours._accumulated
+        t, pending = self.ours.t, self.ours._engine.accumulated
         ours, theirs = (self.both if unchanged else self.attempt)(act, *pairs)
         if isinstance(ours, Exception):
             refused = ("whole parameter", "-norm of ", "accumulated" if pending else "nothing is accumulated")
             assert isinstance(ours, fastopt.NonFiniteError) or any(words in str(ours) for words in refused), ours
-            assert self.ours._accumulated == pending
+            assert self.ours._engine.accumulated == pending
         else:
             assert same_report(ours, theirs)
             assert self.ours.t == t + ours.applied
-            assert not self.ours._accumulated
+            assert not self.ours._engine.accumulated
         return ours, theirs
 
     def gradients(self, seed: int, kinds: list[str]) -> Any:
@@ -187,7 +187,7 @@ class Pair(RuleBasedStateMachine):
     def the_bits_are_equal(self) -> None:
         if hasattr(self, "ours"):
             assert_same_bits(self.ours, self.theirs)
-            assert self.ours._skipped == self.theirs._skipped
+            assert self.ours._engine.skipped == self.theirs._engine.skipped
             assert [p.state_dict() for p in plateaus(self.ours)] == [p.state_dict() for p in plateaus(self.theirs)]
 
     def teardown(self) -> None:

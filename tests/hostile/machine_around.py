@@ -35,7 +35,7 @@ def perturbed(sam: fastopt.SAM, grads: Any) -> Iterator[None]:
 
 
 AWAY: dict[str, Callable[..., Any]] = {
-    "lookahead": lambda opt, sam, average, grads: opt.lookahead(),
+    "lookahead": lambda opt, sam, average, grads: opt.nesterov_point(),
     "averaged": lambda opt, sam, average, grads: opt.averaged(),
     "swapped": lambda opt, sam, average, grads: average.swapped(),
     "perturbed": lambda opt, sam, average, grads: perturbed(sam, grads),
@@ -104,7 +104,7 @@ class Around(Pair):
     def step_with_what_is_accumulated(self, grad_scale: float | None) -> None:
         self.stepped(lambda opt: opt.step(grad_scale=grad_scale))
 
-    @precondition(lambda self: self.ours._accumulated)
+    @precondition(lambda self: self.ours._engine.accumulated)
     @rule()
     def discard(self) -> None:
         self.both(lambda opt: opt.discard_accumulated())
@@ -134,7 +134,7 @@ class Around(Pair):
         self, seed: int, kinds: list[str], norm_type: float, limit: float, per_tensor: bool
     ) -> None:
         g = self.gradients(seed, kinds)
-        leaves = [x for x in self.ours._match(g) if x is not None]
+        leaves = [x for x in self.ours._engine.match(g) if x is not None]
         expected = clipped([x.copy(order="K") for x in leaves], limit, norm_type, per_tensor)
         if all(x.flags.writeable for x in leaves):
             fastopt.clip_grad_norm_(g, limit, norm_type, per_tensor=per_tensor)
@@ -205,7 +205,7 @@ class Around(Pair):
         ours, _ = self.both(lambda opt, sam: sam.first_step(first), sams)
         if isinstance(ours, Exception):
             return
-        assert not self.ours._accumulated
+        assert not self.ours._engine.accumulated
         self.do_there(acts, second)
         ours, _ = self.stepped(lambda opt, sam: sam.second_step(second), sams, unchanged=False)
         assert self.parameters() == home or ours.applied
@@ -231,7 +231,7 @@ class Around(Pair):
             assert_same_bits(self.ours, self.theirs)
 
     def parameters(self) -> list[bytes]:
-        return [p.tobytes() for opt in (self.ours, self.theirs) for p in opt._plan.params]
+        return [p.tobytes() for opt in (self.ours, self.theirs) for p in opt._engine.plan.params]
 
     @invariant()
     def the_averages_are_equal(self) -> None:

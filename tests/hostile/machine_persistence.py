@@ -36,7 +36,7 @@ def state_of(opt: fastopt.Optimizer) -> Any:
     """All that is to come back with a state."""
     arrays = {name: x for name, x in snapshot(opt).items() if name not in opt.names}
     saved = opt.state_dict()
-    return arrays, opt._skipped, saved["groups"], saved["options"]
+    return arrays, opt._engine.skipped, saved["groups"], saved["options"]
 
 
 def go_on(opt: fastopt.Optimizer, grads: Any, metric: float) -> None:
@@ -128,10 +128,10 @@ class SavedAndLoaded(Pair):
             opt = self.build(groups[0], backend=backend)
             for params in groups[1:]:
                 opt.add_group({"params": params})
-            values = own([*(group._values for group in old.groups), old._options])
-            for target, mine in zip([*(group._values for group in opt.groups), opt._options], values, strict=True):
+            values = own([*(group._values for group in old.groups), old._engine.options])
+            for target, mine in zip([*(group._values for group in opt.groups), opt._engine.options], values, strict=True):
                 target.update(mine)
-            opt._stale = True
+            opt._engine.stale = True
             if through_files:
                 path = self.folder / "resumed"
                 old.save(path)
@@ -148,7 +148,7 @@ class SavedAndLoaded(Pair):
         before, averages, old = self.contents(), self.averages or (None, None), (self.ours, self.theirs)
         (self.ours, ours), (self.theirs, theirs) = how((self.ours, averages[0])), how((self.theirs, averages[1]))
         if self.averages:
-            assert ours._plan.params[0] is self.ours._plan.params[0]
+            assert ours._engine.plan.params[0] is self.ours._engine.plan.params[0]
             self.averages = ours, in_numpy(theirs)
         assert self.contents() == before
         for opt in old:

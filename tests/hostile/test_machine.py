@@ -53,7 +53,7 @@ class Machine(SavedAndLoaded, Around):
     @rule(threads=st.sampled_from([None, 1, 3]), per_thread=st.sampled_from([1, 64, 2**40]), chunk=st.integers(1, 1024))
     def cut_the_work_otherwise(self, threads: int | None, per_thread: int, chunk: int) -> None:
         self.ours.threads = threads
-        self.ours._plan.split(per_thread, chunk)
+        self.ours._engine.plan.split(per_thread, chunk)
 
     @rule(name=st.sampled_from(_core.isas()))
     def use_another_instruction_set(self, name: str) -> None:
@@ -65,7 +65,7 @@ class Machine(SavedAndLoaded, Around):
         rng = np.random.default_rng(seed)
         count = len(self.ours.names)
         params = {f"p{count + i}": ordinary(rng, shape, dtype) for i, shape in enumerate(shapes)}
-        pending = self.ours._accumulated
+        pending = self.ours._engine.accumulated
         outcome, _ = self.both(lambda opt: opt.add_group({"params": copies(params), "lr": own(lr)}))
         assert isinstance(outcome, RuntimeError) if pending else outcome is None
 
@@ -74,7 +74,7 @@ class Machine(SavedAndLoaded, Around):
             [
                 lambda opt: opt.step(5),
                 lambda opt: opt.step([np.ones(3)] * 17),
-                lambda opt: opt.step(opt._plan.template),
+                lambda opt: opt.step(opt._engine.plan.template),
                 lambda opt: opt.step(like(opt, lambda g: g.astype(np.float16))),
                 lambda opt: opt.step(like(opt, lambda g: g.astype(g.dtype.newbyteorder()))),
                 lambda opt: opt.step(like(opt, lambda g: g[..., None])),
@@ -104,7 +104,7 @@ class Machine(SavedAndLoaded, Around):
         ours, _ = self.both(wrong)
         # Arrays without elements share no memory.
         assert isinstance(ours, (TypeError, ValueError, AttributeError, RuntimeError)) or not any(
-            p.size for p in self.ours._plan.params
+            p.size for p in self.ours._engine.plan.params
         )
 
 

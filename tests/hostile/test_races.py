@@ -150,7 +150,7 @@ def test_what_a_thread_holds_is_refused_to_others(what: str, tmp_path: Path) -> 
         lambda: opt.load(tmp_path / "x"),
         lambda: opt.add_group({"params": {"late": np.ones(3)}}),
     ]
-    plan: Any = opt._plan
+    plan: Any = opt._engine.plan
     if what == "the optimizer":
         every += [lambda: opt.save(tmp_path / "y"), lambda: pickle.dumps(opt), lambda: copy.deepcopy(opt)]
         every += [lambda: copy.copy(opt), lambda: opt.step(g), average.update, average.swap]
@@ -158,11 +158,11 @@ def test_what_a_thread_holds_is_refused_to_others(what: str, tmp_path: Path) -> 
         plan, every = average._plan, [average.state_dict, average.update, average.swap, lambda: pickle.dumps(average)]
         every.append(lambda: average.load_state_dict(averages))
     else:
-        plan = opt._accumulation
+        plan = opt._engine.accumulation
         plan, every = plan.plan, [*every, lambda: opt.accumulate(g), opt.discard_accumulated]
     for act in every:
         assert "held here" in str(plan.during("held here", in_another_thread, act))
-    assert "held here" in str(fresh._plan.during("held here", in_another_thread, lambda: fresh.accumulate(g)))
+    assert "held here" in str(fresh._engine.plan.during("held here", in_another_thread, lambda: fresh.accumulate(g)))
     for act in (lambda: opt.accumulate(g), opt.step, opt.state_dict, average.update, lambda: fresh.accumulate(g)):
         act()
 
@@ -252,7 +252,7 @@ def test_a_step_amid_new_groups_is_of_all_or_none() -> None:
 
 def test_who_looked_at_the_optimizer_before_a_group_was_added_steps_nothing() -> None:
     opt = fastopt.SGD([{"params": {"first": np.zeros(3)}}], lr=1.0)
-    seen, g = opt._plan, [{"first": np.ones(3)}]
+    seen, g = opt._engine.plan, [{"first": np.ones(3)}]
     opt.add_group({"params": {"second": np.zeros(3)}})
     with pytest.raises(RuntimeError, match="a group is being added"):
         seen.step(opt, g, fastopt.Report, 1.0)
@@ -263,11 +263,11 @@ def test_who_looked_at_the_optimizer_before_a_group_was_added_steps_nothing() ->
 def test_who_looked_at_what_is_accumulated_before_it_was_loaded_adds_nothing() -> None:
     opt, g = fastopt.SGD(params(), lr=0.0), gradients()
     opt.accumulate(g)
-    seen, saved = opt._accumulation, opt.state_dict()
+    seen, saved = opt._engine.accumulation, opt.state_dict()
     assert seen is not None
     opt.load_state_dict(saved)
     with pytest.raises(RuntimeError, match="accumulate again"):
-        seen.plan.admitted(g, opt._match, seen.add, opt, 1.0)
+        seen.plan.admitted(g, opt._engine.match, seen.add, opt, 1.0)
     with pytest.raises(RuntimeError, match="accumulate again"):
         seen.step(opt, fastopt.Report, 1.0)
     assert opt.t == 0

@@ -119,5 +119,5 @@ def test_any_nest_of_parameters_takes_gradients_of_the_same_nest(tree: Any) -> N
     params = build(tree, 1.0)
     opt = fastopt.SGD(params, lr=0.25)
     opt.step(build(tree, 2.0))
-    assert all(np.all(p == 0.5) for p in opt._plan.params)
+    assert all(np.all(p == 0.5) for p in opt._engine.plan.params)
     assert len(set(opt.names)) == len(opt.names)

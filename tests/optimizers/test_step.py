@@ -240,8 +240,8 @@ def test_none_leaves_parameter_state_and_count_alone(case: Case) -> None:
         ours, theirs = together.state[str(k)], opt.state["0"]
         assert ours["t"] == theirs["t"] == opt.t
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-        assert np.array_equal(together._plan.params[k], opt._plan.params[0])
-    assert len(together._cohorts) <= 4
+        assert np.array_equal(together._plan.params[k], opt._engine.plan.params[0])
+    assert len(together._engine.cohorts) <= 4
 
 
 def test_all_none_is_not_a_step() -> None:
@@ -256,14 +256,14 @@ def test_zero_gradient_is_not_none() -> None:
     opt = fastopt.SGD([ones(2)], lr=0.1, l2=1.0)
     opt.step([np.zeros(2)])
     assert opt.state["0"]["t"] == 1
-    assert opt._plan.params[0].tolist() == [0.9, 0.9]
+    assert opt._engine.plan.params[0].tolist() == [0.9, 0.9]
 
 
 def test_report() -> None:
     opt = fastopt.SGD([np.zeros(2)], lr=1.0, clip_norm=5.0)
     report = opt.step([np.array([6.0, 8.0])])
     assert (report.applied, report.grad_norm, report.step) == (True, 10.0, 1)
-    assert opt._plan.params[0].tolist() == [-3.0, -4.0]
+    assert opt._engine.plan.params[0].tolist() == [-3.0, -4.0]
     assert fastopt.SGD([np.zeros(2)], lr=1.0).step([ones(2)]).grad_norm is None
     assert fastopt.SGD([np.zeros(2)], lr=1.0, on_nonfinite="raise").step([np.array([3.0, 4.0])]).grad_norm == 5.0
 

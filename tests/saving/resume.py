@@ -57,7 +57,7 @@ def take_steps(run: Run, things: Things, name: str, dtype: Any, steps: range) ->
 
 def digest(things: Things) -> str:
     states = {key: state_of(thing) for key, thing in things.items() if has_state(thing)}
-    return hashlib.sha256(plain([things["opt"]._plan.params, states]).encode()).hexdigest()
+    return hashlib.sha256(plain([things["opt"]._engine.plan.params, states]).encode()).hexdigest()
 
 
 def has_state(thing: Any) -> bool:
@@ -105,7 +105,7 @@ def begin(folder: Path, backend: str) -> None:
     for name, run, dtype in runs():
         params = parameters(name, dtype)
         things = run.make(params, backend, False)
-        things["opt"]._plan.split(1, 1000)
+        things["opt"]._engine.plan.split(1, 1000)
         take_steps(run, things, name, dtype, range(FIRST))
         for key, thing in things.items():
             if has_state(thing):
@@ -120,7 +120,7 @@ def end(folder: Path, backend: str) -> dict[str, str]:
         with np.load(folder / f"{name}.npz") as saved:
             params = dict(saved)
         things = run.make(params, backend, True)
-        things["opt"]._plan.split(1, 300)
+        things["opt"]._engine.plan.split(1, 300)
         for key, thing in things.items():
             if has_state(thing):
                 load(thing, folder / f"{name}.{key}")

@@ -82,7 +82,7 @@ def test_everything_comes_back(case: Case, dtype: Any, path: Path) -> None:
     opt.step([ordinary(rng, 5, dtype), None])
     opt.step([ordinary(rng, 5, dtype), ordinary(rng, (2, 3), dtype)])
     opt.save(path)
-    restored = case.make([p.copy() for p in opt._plan.params])
+    restored = case.make([p.copy() for p in opt._engine.plan.params])
     restored.load(path)
     assert_same_bits(opt, restored)
     assert repr(opt) == repr(restored)
@@ -126,7 +126,7 @@ def test_the_public_package_reads_the_file(path: Path) -> None:
     opt = stepped(make())
     opt.save(path)
     arrays = safetensors.numpy.load_file(path)
-    expected = {f"/averages/{name}": a for name, a in zip(opt.names, opt._plan.averages, strict=True)}
+    expected = {f"/averages/{name}": a for name, a in zip(opt.names, opt._engine.plan.averages, strict=True)}
     for name, entry in opt.state.items():
         expected |= {f"/state/{name}/{key}": x for key, x in entry.items() if isinstance(x, np.ndarray)}
     escaped = {name.replace("$a/b~", "$a~1b~0"): a for name, a in expected.items()}
@@ -135,7 +135,7 @@ def test_the_public_package_reads_the_file(path: Path) -> None:
         assert a.shape == escaped[name].shape
         assert a.dtype == escaped[name].dtype
         assert a.tobytes() == escaped[name].tobytes()
-    assert not any(np.shares_memory(a, b) for a in arrays.values() for b in opt._plan.params)
+    assert not any(np.shares_memory(a, b) for a in arrays.values() for b in opt._engine.plan.params)
 
 
 def test_every_array_is_aligned_in_the_file(path: Path) -> None:

@@ -44,8 +44,8 @@ def test_a_copy_goes_on_to_the_bit(case: Case, way: Any, backend: str) -> None:
     copied = way(opt)
     before = snapshot(opt)
     assert repr(copied) == repr(opt)
-    assert type(copied._plan) is type(opt._plan)
-    assert not any(np.shares_memory(a, b) for a, b in zip(opt._plan.params, copied._plan.params, strict=True))
+    assert type(copied._plan) is type(opt._engine.plan)
+    assert not any(np.shares_memory(a, b) for a, b in zip(opt._engine.plan.params, copied._plan.params, strict=True))
     ahead = gradients(rng, np.float32)
     report = copied.step(ahead)
     assert snapshot(opt) == before
@@ -59,7 +59,7 @@ def test_a_model_and_its_optimizer_stay_tied(way: Any) -> None:
     opt = fastopt.Adam(model, average=0.5)
     copied, other = way((model, opt))
     other.step({"W": np.ones((2, 3)), "b": np.ones(3, np.float32)})
-    assert other._plan.params[0] is copied["W"]
+    assert other._engine.plan.params[0] is copied["W"]
     assert other.groups[0]["params"]["b"] is copied["b"]
     assert copied["W"][0, 0] < 1
     assert np.array_equal(model["W"], np.ones((2, 3)))
@@ -103,7 +103,7 @@ def test_a_shallow_copy_shares_the_parameters_only() -> None:
     opt = fastopt.Adam(p)
     opt.step(np.ones(3))
     other = copy.copy(opt)
-    assert other._plan.params[0] is p
+    assert other._engine.plan.params[0] is p
     assert not np.shares_memory(other.state["0"]["m"], opt.state["0"]["m"])
     other.clip_norm, other.lr = 1.0, 0.5
     assert (opt.clip_norm, opt.lr) == (None, 0.001)

@@ -31,7 +31,7 @@ def test_a_restored_run_is_the_same_run(case: Case, dtype: Any, backend: str) ->
             g["b"][0] = None
         opt.step(g)
     saved = pickle.loads(pickle.dumps(opt.state_dict()))
-    restored = case.make(copies(opt._plan.template), backend=backend)
+    restored = case.make(copies(opt._engine.plan.template), backend=backend)
     restored.load_state_dict(saved)
     assert_same_bits(opt, restored)
     for _ in range(3):

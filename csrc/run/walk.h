@@ -1,0 +1,14 @@
+/* One tensor's chunks through a program of one walk without sums, as plain rules have: the path that must cost least. */
+#ifndef FASTOPT_WALK_H
+#define FASTOPT_WALK_H
+
+#include "fastopt.h"
+
+/* The elements from begin, a chunk boundary, to end; gradients are first multiplied by scale. */
+void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, double scale, ptrdiff_t begin, ptrdiff_t end,
+          ptrdiff_t chunk);
+
+/* Asks for the first line of all memory of a tensor while the one before it is computed: hardware does not guess it. */
+void walk_foresee(const fo_plan *plan, ptrdiff_t t);
+
+#endif

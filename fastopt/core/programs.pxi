@@ -1,0 +1,190 @@
+# Programs as csrc/run has them, from descriptions by name (fastopt/engine/program.py), included by _core.pyx because only
+# here names become slots, registers and places of numbers; a step writes numbers into these places and compiles nothing.
+
+cdef dict _sums = {"sum_squares": fo_r_sum_squares, "sum_abs": fo_r_sum_abs, "max_abs": fo_r_max_abs}
+for _k in range(FO_SUM_COUNT):
+    _sums[fo_sums[_k].name.decode()] = FO_REDUCTION_COUNT + _k
+cdef dict _scalars = {fo_scalars[_k].name.decode(): _k for _k in range(FO_SCALAR_COUNT)}
+SUMS = {fo_sums[_k].name.decode(): tuple([fo_sums[_k].buffer[_i].decode() for _i in range(fo_sums[_k].buffers)])
+        for _k in range(FO_SUM_COUNT)}
+SCALARS = {fo_scalars[_k].name.decode(): (tuple([fo_scalars[_k].in_[_i].decode() for _i in range(fo_scalars[_k].ins)]),
+                                          tuple([fo_scalars[_k].out[_i].decode() for _i in range(fo_scalars[_k].outs)]))
+           for _k in range(FO_SCALAR_COUNT)}
+FACTORS = ("r", "c", "a"), ("keep", "gain", "eps_add", "floor_r")
+
+
+cdef _free_programs(fo_plan* plan):
+    cdef int k
+    for k in range(plan.program_count if plan.programs else 0):
+        free(plan.programs[k].pass_)
+    free(plan.programs)
+    plan.programs, plan.program_count = NULL, 0
+
+
+cdef class _Names:
+    """Where the names of a program lead: slots of buffers, registers, and the places of numbers."""
+    cdef dict slots, registers, places
+
+    def __init__(self, program):
+        cdef int i
+        if len(program.slots) > FO_MAX_STATE or len(program.scratch) >= FO_MAX_SCRATCH:
+            raise ValueError(f"a rule has at most {FO_MAX_STATE} buffers of state and {FO_MAX_SCRATCH - 1} of scratch")
+        if max(len(program.tensor), len(program.all)) > FO_MAX_REGISTERS:
+            raise ValueError(f"a rule has at most {FO_MAX_REGISTERS} registers of a tensor, and of all")
+        self.slots = {"p": FO_SLOT_P, "g": FO_SLOT_G, "out": FO_SLOT_G, "average": FO_SLOT_AVERAGE}
+        for i, name in enumerate(program.slots):
+            self.slots[name] = FO_SLOT_STATE + i
+        for i, name in enumerate(program.scratch):
+            self.slots[name] = FO_SLOT_SCRATCH + 1 + i
+        self.registers = {name: i for i, name in enumerate(program.tensor)}
+        self.registers.update({name: FO_ALL + i for i, name in enumerate(program.all)})
+        self.places = {}
+
+    cdef _number(self, fo_call* call, int i, str prefix, str name, dict values):
+        """The i-th number of a call: a register of that name, or a place for numbers."""
+        reg = None if prefix else self.registers.get(name)
+        if reg is not None:
+            call.reg[i] = reg + 1
+            call.registers = 1
+            return
+        call.reg[i], call.coef[i] = 0, values.get(name, 0.0)
+        key = f"{prefix}.{name}" if prefix else name
+        self.places[key] = (*self.places.get(key, ()), <uintptr_t>&call.coef[i])
+
+
+cdef int _reads_gradient(fo_pass* p) noexcept:
+    cdef int c, b
+    for c in range(p.calls):
+        for b in range(p.call[c].buffers):
+            if p.call[c].slot[b] == FO_SLOT_G:
+                return 1
+    for c in range(p.sums):
+        for b in range(p.sum[c].buffers):
+            if p.sum[c].slot[b] == FO_SLOT_G:
+                return 1
+    return 0
+
+
+cdef _fill_call(fo_call* call, _Names names, int kernel, str prefix, buffers, coefs, dict values):
+    cdef int i
+    call.kernel, call.buffers, call.coefs, call.registers = kernel, len(buffers), len(coefs), 0
+    for i in range(call.buffers):
+        call.slot[i] = names.slots[buffers[i]]
+    for i in range(call.coefs):
+        names._number(call, i, prefix, coefs[i], values)
+
+
+cdef _fill_walk(fo_pass* p, _Names names, walk):
+    cdef int i
+    p.kind = FO_FACTORED_PASS if walk.factored else FO_WALK_PASS
+    p.calls = p.edits = p.sums = 0
+    p.copies = walk.copies
+    for prefix, name, values in walk.calls:
+        if name == "factors":
+            buffers, coefs = FACTORS
+            _fill_call(&p.call[p.calls], names, -1, "", buffers, coefs, values)
+        else:
+            kernel, _, buffers, coefs = _kernels[name]
+            _fill_call(&p.call[p.calls], names, kernel, prefix, buffers, coefs, values)
+            if buffers[0] == "g":
+                p.edits = 1
+        p.calls += 1
+    for total in walk.sums:
+        p.sum[p.sums].reduction = _sums[total.reduction]
+        p.sum[p.sums].buffers = len(total.buffers)
+        p.sum[p.sums].reg = names.registers[total.register]
+        for i in range(p.sum[p.sums].buffers):
+            p.sum[p.sums].slot[i] = names.slots[total.buffers[i]]
+        p.sums += 1
+    p.reads = walk.factored or _reads_gradient(p)
+
+
+cdef _fill_scalar(fo_pass* p, _Names names, scalar):
+    cdef int i
+    ins, outs = SCALARS[scalar.function]
+    p.kind, p.calls, p.sums, p.all, p.outs = FO_SCALAR_PASS, 1, 0, scalar.all, len(outs)
+    _fill_call(&p.call[0], names, _scalars[scalar.function], "", (), ins, scalar.values)
+    p.go = outs.index("go") + 1 if "go" in outs else 0
+    for i in range(p.outs):
+        p.out[i] = names.registers[outs[i]]
+
+
+cdef class Programmed(Claimed):
+    """A plan, as far as its programs go."""
+    cdef list places
+
+    def set_programs(self, list programs, list rules, list groups):
+        """Programs by name, the first values of each rule's registers of all tensors, and the sign
+        that each group's gradients are taken with. Registers of rules that were there before keep their values."""
+        cdef Py_ssize_t i, k
+        cdef fo_program* program
+        _free_programs(&self.plan)
+        self.places = []
+        self.plan.programs = <fo_program*>calloc(max(1, len(programs)), sizeof(fo_program))
+        if not self.plan.programs:
+            raise MemoryError
+        self.plan.program_count, self.plan.phases, self.plan.all = len(programs), 1, 0
+        for k in range(self.plan.program_count):
+            self._fill_program(&self.plan.programs[k], programs[k])
+        self._set_rules(rules)
+        self._set_groups(groups)
+
+    cdef _fill_program(self, fo_program* program, description):
+        cdef Py_ssize_t i
+        cdef _Names names = _Names(description)
+        program.rule, program.group, program.all = description.rule, description.group, len(description.all)
+        for i in range(len(description.extents)):
+            program.extent[FO_SLOT_STATE + i] = description.extents[i]
+        program.pass_ = <fo_pass*>calloc(len(description.passes), sizeof(fo_pass))
+        if not program.pass_:
+            raise MemoryError
+        program.passes = len(description.passes)
+        for i in range(program.passes):
+            if hasattr(description.passes[i], "function"):
+                _fill_scalar(&program.pass_[i], names, description.passes[i])
+            else:
+                _fill_walk(&program.pass_[i], names, description.passes[i])
+        self.plan.phases = max(self.plan.phases, program.passes)
+        self.plan.all = self.plan.all or program.all
+        self.places.append(names.places)
+
+    cdef _set_rules(self, list rules):
+        cdef Py_ssize_t i, k
+        free(self.plan.rules)
+        self.plan.rule_count = 0
+        self.plan.rules = <fo_rule*>calloc(max(1, len(rules)), sizeof(fo_rule))
+        if not self.plan.rules:
+            raise MemoryError
+        self.plan.rule_count = len(rules)
+        for k in range(self.plan.rule_count):
+            self.plan.rules[k].go = 1
+            for i, x in enumerate(rules[k]):
+                self.plan.rules[k].reg[i] = x
+
+    cdef _set_groups(self, list groups):
+        cdef Py_ssize_t k
+        free(self.plan.groups)
+        self.plan.group_count = 0
+        self.plan.groups = <fo_group*>calloc(max(1, len(groups)), sizeof(fo_group))
+        if not self.plan.groups:
+            raise MemoryError
+        self.plan.group_count = len(groups)
+        for k in range(self.plan.group_count):
+            self.plan.groups[k].sign = groups[k]
+
+    def set_numbers(self, Py_ssize_t program, dict values):
+        """These numbers in a program, by name; those of stages as "decay.keep"."""
+        cdef dict places = <dict>(<list>self.places)[program]
+        cdef double x
+        for name, value in values.items():
+            x = value
+            for address in <tuple>places.get(name, ()):
+                (<double*><uintptr_t>address)[0] = x
+
+    def registers(self, Py_ssize_t rule, Py_ssize_t count):
+        """The values of a rule's registers of all tensors."""
+        return [self.plan.rules[rule].reg[i] for i in range(count)]
+
+    def assign(self, Py_ssize_t tensor, int program):
+        """The parameter at this index goes through this program."""
+        self.plan.tensors[tensor].program = program

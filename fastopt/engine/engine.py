@@ -1,0 +1,492 @@
+"""The engine of an optimizer: its groups and their rules, the plan of its parameters, and how a step gets its numbers.
+
+A step asks it for the cohorts that have gradients (`ready`). Programs are compiled when that changes which stages are on;
+between, a schedule's numbers go straight into their places. `Optimizer` owns one and shows it; accumulation, points,
+averages and saving are given one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from weakref import ref
+
+from fastopt.base import tree
+from fastopt.base.arguments import boolean
+from fastopt.base.memory import memory_for, zeros
+from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
+from fastopt.base.tree import Array, Tree
+from fastopt.core import _core
+from fastopt.engine.cohorts import Cohort, Noted, Numbers
+from fastopt.engine.foreign_names import unknown_keyword
+from fastopt.engine.groups import Group
+from fastopt.engine.hyperparameters import Option
+from fastopt.engine.numpy_plan import ReferencePlan
+from fastopt.engine.passes import STEPPED
+from fastopt.engine.program import LIKE_P, ROWS, Form, compiled
+from fastopt.engine.rule import Rule, class_named
+from fastopt.engine.stages import STAGES
+
+
+class Report(NamedTuple):
+    """What a step did: whether it was applied, the 2-norm of all gradients (None where neither clipping
+    nor `on_nonfinite` asked for it), and how many steps were applied and how many skipped so far. True where it was
+    applied."""
+
+    applied: bool
+    grad_norm: float | None
+    step: int
+    skipped: int
+
+    def __bool__(self) -> bool:
+        return self.applied
+
+
+class Engine(_core.Engine):
+    """What steps: see above.
+
+    cls : the class of the optimizer, whose rule groups follow that name no other.
+    options : the hyperparameters and choices of the whole; `fixed` what never changes; `common` what groups have that
+        say nothing else.
+    """
+
+    groups: tuple[Group, ...]
+
+    def __init__(
+        self,
+        owner: Any,
+        cls: type[Rule],
+        options: dict[str, Any],
+        fixed: dict[str, Any],
+        common: dict[str, Any],
+        grouped: bool,
+    ) -> None:
+        self._owner = ref(owner)
+        self.cls, self.options, self.fixed, self.common, self.grouped = cls, options, fixed, common, grouped
+        self.groups = ()
+        self.cohorts = []
+        self.rules: list[type[Rule]] = []
+        self.stale: object = True
+        self.registers: dict[str, dict[str, float]] = {}
+        self._live: _core.Plan | None = None
+        self._followed: list[tuple[Any, str, Any, Any]] = []
+
+    def owner(self) -> Any:
+        return self._owner()
+
+    # Parameters
+
+    def add(self, additions: list[dict[str, Any]]) -> None:
+        """Checks new groups against all that is there, then takes them in."""
+        old = self.plan if self.groups else None
+        if old:
+            old.confirm()
+        names = list(old.names) if old else []
+        params = list(old.params) if old else []
+        unnamed = sum(_unnamed(group["params"]) for group in self.groups)
+        groups: list[Group] = []
+        members: list[range] = []
+        for addition in additions:
+            arrays = addition.pop("params")
+            own = tree.owned(arrays)
+            leaves = tree.flatten(own, first=unnamed)
+            unnamed += _unnamed(arrays)
+            members.append(range(len(names), len(names) + len(leaves)))
+            names += [name for name, _ in leaves]
+            params += [leaf for _, leaf in leaves]
+            rule, fixed, values = self._settings(addition)
+            groups.append(Group(self, rule, fixed, own, tuple(name for name, _ in leaves), values))
+        if not params or not all(members):
+            raise ValueError("no parameters: pass at least one array" + (" in each group" if groups[1:] else ""))
+        tree.check_leaves(list(zip(names, params, strict=True)))
+        _core.check_parameters(names, params)
+        every = [*self.groups, *groups]
+        self._check(every)
+        branches = [group["params"] for group in every]
+        grouped = self.grouped or len(branches) > 1
+        forms = self._forms(groups, members, params)
+        plan = self._make_plan(every, branches if grouped else branches[0], names, params, forms)
+        cohorts = self.cohorts + self._first_cohorts(groups, members, forms)
+        published: _core.Values = [
+            (self, "groups", tuple(every)),
+            *((self, name, None) for name in ("accumulation", "point")),
+            (self, "cohorts", cohorts),
+            (self, "grouped", grouped),
+            (self, "registers", self.of_all()),
+            (self, "_live", None),
+            (self, "stale", True),
+            (self, "plan", plan),
+        ]
+        if old:
+            published.append((old, "retired", True))
+        _core.publish([], published)
+
+    def _settings(self, given: dict[str, Any]) -> tuple[type[Rule], dict[str, Any], dict[str, Any]]:
+        """The class of a group's rule, its fixed options, and its values, those not given being the common ones; a group
+        that names another rule has that rule's own defaults."""
+        rule, fixed, values = self.cls, self.fixed, dict(self.common)
+        if "rule" in given:
+            named = class_named(given.pop("rule"))
+            if named is not self.cls:
+                rule = named
+                values, fixed = rule.defaults(given)  # type: ignore[attr-defined]
+                fixed = {**self.fixed, **fixed}
+        frozen = boolean("frozen", given.pop("frozen", False))
+        options = rule.options()  # type: ignore[attr-defined]
+        for name, value in given.items():
+            own = rule.own_name(name)  # type: ignore[attr-defined]
+            if own != name and own in given:
+                raise TypeError(f"{name} and {own} are one option of {rule.__name__}: pass one of them")
+            if own not in values:
+                if rule is not self.cls and own in options and options[own].fixed:
+                    continue
+                raise unknown_keyword(rule, name, values)
+            values[own] = options[own].admit(value)
+        return rule, fixed, {**values, "frozen": frozen}
+
+    def _check(self, groups: list[Group]) -> None:
+        """Refuses values that the construction rules out, alone or together."""
+        own = [group for group in groups if group._rule is self.cls]
+        if own:
+            self.cls.settle([group._values for group in own], self.fixed)
+        for group in groups:
+            if group._rule is not self.cls:
+                group._rule.settle([group._values], group._fixed)
+            for name, value in group._values.items():
+                group._rule.check_value(name, value, group._fixed)
+            group._rule.check(Numbers(group._values, group._fixed))
+
+    def _forms(self, groups: list[Group], members: list[range], params: list[Array]) -> dict[int, Form]:
+        """How each new parameter is treated; frozen ones have no form."""
+        found: dict[int, Form] = {}
+        for group, indices in zip(groups, members, strict=True):
+            if not group._frozen:
+                h = Numbers(group._values, group._fixed)
+                made: dict[Any, Form] = {}
+                for i in indices:
+                    form = group._rule.form(h, params[i])
+                    found[i] = made.setdefault(form, form)
+        return found
+
+    def _make_plan(
+        self, groups: list[Group], template: Tree, names: list[str], params: list[Array], forms: dict[int, Form]
+    ) -> _core.Plan:
+        """The plan for these parameters; those that had state keep it."""
+        old = self.plan if self.groups else None
+        states = list(old.states) if old else []
+        averages = list(old.averages) if old else []
+        extents = list(old.extents) if old else []
+        frozen = [group._frozen for group in groups for _ in group._names]
+        first, averaging = len(states), self.options["average"] is not None
+        made = _state([forms.get(i) for i in range(first, len(params))], params[first:])
+        extents += [
+            tuple(slot.extent for slot in form.slots) if form else ()
+            for form in map(forms.get, range(first, len(params)))
+        ]
+        kept = [p for p, still in zip(params[first:], frozen[first:], strict=True) if not still]
+        memory = memory_for(kept, int(averaging))
+        states += made
+        for p, still in zip(params[first:], frozen[first:], strict=True):
+            averages.append(memory.copy(p) if averaging and not still else None)
+        backend = _core.Plan if self.fixed["backend"] == "c" else ReferencePlan
+        plan = backend(
+            template,
+            tuple(names),
+            tuple(params),
+            tuple(states),
+            tuple(averages),
+            self.fixed["flush_subnormals"],
+            tuple(extents),
+            tuple(frozen),
+        )
+        STEPPED.add(plan)
+        return plan
+
+    def _first_cohorts(self, groups: list[Group], members: list[range], forms: dict[int, Form]) -> list[Cohort]:
+        found = []
+        for number, (group, indices) in enumerate(zip(groups, members, strict=True), len(self.groups)):
+            scalars = dict(group._rule.initial_scalars(Numbers(group._values, group._fixed)))
+            parts: dict[Form, list[int]] = {}
+            for i in indices:
+                if i in forms:
+                    parts.setdefault(forms[i], []).append(i)
+            found += [Cohort(number, form, part, self.t, scalars) for form, part in parts.items()]
+        return found
+
+    # Values
+
+    def value(self, option: Option) -> Any:
+        """What was set: of all groups that have it, a tuple where they differ."""
+        if not option.per_group:
+            return self.options[option.name]
+        values = [group._values[option.name] for group in self.groups if option.name in group._values]
+        return values[0] if all(value == values[0] for value in values) else tuple(values)
+
+    def set_everywhere(self, option: Option, admitted: Any) -> None:
+        name = option.name
+        if not option.per_group:
+            self._check_option(name, admitted)
+            self.options[name] = admitted
+            self.stale = True
+            return
+        having = [group for group in self.groups if name in group._values]
+        for group in having:
+            self._check_group_value(group, name, admitted)
+        for group in having:
+            self.set_in_group(group, name, admitted)
+
+    def set_in_group(self, group: Group, name: str, value: Any) -> None:
+        admitted = group._rule.options()[name].admit(value)
+        self._check_group_value(group, name, admitted)
+        group._values[name] = admitted
+        self.stale = True
+
+    def _check_group_value(self, group: Group, name: str, admitted: Any) -> None:
+        group._rule.check_value(name, admitted, group._fixed)
+        if name == "clip_value" and admitted is not None:
+            self.refuse_two_clips(self.options["clip_norm"], admitted)
+
+    def _check_option(self, name: str, value: Any) -> None:
+        if name == "average" and (value is None) != (self.options["average"] is None):
+            raise ValueError("whether averages are kept is fixed when the optimizer is made: pass average= there")
+        if name == "clip_norm" and value is not None:
+            for group in self.groups:
+                self.refuse_two_clips(value, group._values["clip_value"])
+
+    @staticmethod
+    def refuse_two_clips(norm: Any, value: Any) -> None:
+        if norm is not None and value is not None:
+            raise ValueError("clip_norm and clip_value together: clip by one of them (set the other to None first)")
+
+    # The step
+
+    def match(self, grads: Tree) -> list[Any]:
+        """The leaves of gradients that are not built of the same lists and dicts as the parameters."""
+        template = self.plan.template
+        if not self.grouped:
+            return tree.match(template, grads)
+        if not isinstance(grads, (list, tuple)) or len(grads) != len(template):
+            raise TypeError(f"the parameters are in {len(template)} groups: pass a list with one gradient tree each")
+        pairs = enumerate(zip(template, grads, strict=True))
+        return [leaf for i, (group, branch) in pairs for leaf in tree.match(group, branch, f"gradient (group {i})")]
+
+    def refuse(self) -> None:
+        """What happens when the plan has refused a step."""
+        if self.options["on_nonfinite"] != "skip":
+            raise NonFiniteError(first_nonfinite(self.plan))
+
+    def ready(self, missing: int) -> list[Cohort]:
+        """The cohorts that the admitted gradients step, once their numbers are in the plan."""
+        cohorts = self._part() if missing else self.cohorts
+        if not cohorts:
+            return cohorts
+        if self.stale:
+            self.prepare()
+        elif self._followed:
+            self._follow()
+        t = self.t + 1
+        for cohort in cohorts:
+            changing = cohort.changing
+            if changing is None:
+                continue
+            h, own = cohort.h, t - cohort.skipped
+            if cohort.scalars:
+                cohort.advanced = self.groups[cohort.group]._rule.advance(h, cohort.scalars, own)
+                h = Numbers(vars(h), cohort.advanced)
+            if numbers := changing(h, own):
+                self.plan.set_numbers(cohort.index, numbers)
+        return cohorts
+
+    def prepare(self) -> None:
+        """Turns hyperparameters into numbers, and these into programs, one for each cohort: when they have changed."""
+        # What a schedule or another thread changes meanwhile is for the next step.
+        self.stale = preparing = object()
+        options, plan = dict(self.options), self.plan
+        self.current = [Numbers(options, group._values, group._fixed) for group in self.groups]
+        self._followed = [
+            (self.current, name, self.cls.options()[name], x)  # type: ignore[attr-defined]
+            for name, x in options.items()
+            if _scheduled(x)
+        ]
+        for numbers, group in zip(self.current, self.groups, strict=True):
+            known = group._rule.options()
+            self._followed += [([numbers], name, known[name], x) for name, x in group._values.items() if _scheduled(x)]
+        self._evaluate()
+        self.rules = list(dict.fromkeys(group._rule for group in self.groups))
+        for index, cohort in enumerate(self.cohorts):
+            rule = self.groups[cohort.group]._rule
+            cohort.index, cohort.rule_index = index, self.rules.index(rule)
+            cohort.h = self.current[cohort.group]
+            cohort.changing = None if rule.coefficients_at is Rule.coefficients_at else rule.coefficients_at
+            for i in cohort.members:
+                plan.assign(i, index)
+        self.carrying = any(cohort.scalars for cohort in self.cohorts)
+        self._compile()
+        if self.stale is preparing:
+            self.stale = False
+
+    def _evaluate(self) -> None:
+        """The numbers of schedules at this step."""
+        t = self.t
+        for targets, name, option, schedule in self._followed:
+            x = option.at(t, schedule)
+            for numbers in targets:
+                setattr(numbers, name, x)
+
+    def _compile(self) -> None:
+        """Programs, with the stages that are on, and what of their numbers follows schedules."""
+        scheduled = {name for _, name, _, _ in self._followed}
+        programs, self._affected, self._clipping = [], [], "clip_norm" in scheduled
+        for cohort in self.cohorts:
+            group, h = self.groups[cohort.group], cohort.h
+            stages: dict[str, dict[str, float]] = {}
+            for name, stage in STAGES.items():
+                noted = Noted(h)
+                numbers = stage(noted)
+                if numbers is not None:
+                    stages[name] = numbers
+                if noted.read & scheduled:
+                    places = {coefficient: f"{name}.{coefficient}" for coefficient in _core.KERNELS[name][2]}
+                    self._affected.append((cohort, stage, numbers is not None, places))
+            noted = Noted(h)
+            numbers = group._rule.coefficients(noted)
+            if noted.read & scheduled:
+                self._affected.append((cohort, group._rule.coefficients, True, None))
+            programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers))
+        signs = [-1.0 if h.maximize else 1.0 for h in self.current]
+        self.plan.set_programs(programs, self._first_registers(), signs)
+        self._live = self.plan
+        self._configure()
+
+    def of_all(self) -> dict[str, dict[str, float]]:
+        """The registers of all tensors of each rule that has any, by the name of its class: live once it has stepped."""
+        if self._live is not self.plan:
+            return self.registers
+        found = {}
+        for index, rule in enumerate(self.rules):
+            if names := self._names_of_all(index):
+                found[rule.__name__] = dict(zip(names, self.plan.registers(index, len(names)), strict=True))
+        return found
+
+    def _names_of_all(self, index: int) -> dict[str, float]:
+        return dict(next((cohort.form.all for cohort in self.cohorts if cohort.rule_index == index), ()))
+
+    def _first_registers(self) -> list[list[float]]:
+        kept = self.of_all()
+        found = []
+        for index, rule in enumerate(self.rules):
+            before = kept.get(rule.__name__, {})
+            found.append([before.get(name, start) for name, start in self._names_of_all(index).items()])
+        return found
+
+    def _configure(self) -> None:
+        clip = self.current[0].clip_norm
+        measure = clip is not None or self.options["on_nonfinite"] is not None
+        self.plan.configure(math.inf if clip is None else clip, measure, self.options["threads"] or 0)
+
+    def _follow(self) -> None:
+        """Takes the schedules' numbers at this step, into the places of the programs."""
+        self._evaluate()
+        plan = self.plan
+        for cohort, function, on, places in self._affected:
+            numbers = function(cohort.h)
+            if (numbers is not None) != on:
+                self._compile()
+                return
+            if numbers is None:
+                continue
+            if places is not None:
+                numbers = {places[name]: x for name, x in numbers.items()}
+            plan.set_numbers(cohort.index, numbers)
+        if self._clipping:
+            self._configure()
+
+    def _part(self) -> list[Cohort]:
+        """The cohorts that have gradients, after parting those of which only some tensors have one."""
+        grads = self.plan.grads
+        parts: dict[Any, Cohort] = {}
+        for cohort in self.cohorts:
+            for i in cohort.members:
+                key = (cohort.group, cohort.form, cohort.skipped, tuple(cohort.scalars.items()), grads[i] is None)
+                if key not in parts:
+                    parts[key] = Cohort(cohort.group, cohort.form, [], cohort.skipped, cohort.scalars)
+                parts[key].members.append(i)
+        # First: an interrupt may come between these two.
+        self.stale = True
+        self.cohorts = list(parts.values())
+        return [cohort for cohort in self.cohorts if grads[cohort.members[0]] is not None]
+
+    def restored_cohorts(self, t: int, counts: list[tuple[int, dict[str, float]] | None]) -> list[Cohort]:
+        """The cohorts at t, from each tensor's own count and scalars."""
+        parts: dict[Any, Cohort] = {}
+        for cohort in self.cohorts:
+            for i in cohort.members:
+                own, scalars = counts[i]  # type: ignore[misc]
+                key = (cohort.group, cohort.form, own, tuple(scalars.items()))
+                parts.setdefault(key, Cohort(cohort.group, cohort.form, [], t - own, scalars)).members.append(i)
+        return list(parts.values())
+
+    # What can be read
+
+    def numbers(self) -> tuple[dict[str, Any], ...]:
+        """The numbers of each group at the coming step."""
+        found = []
+        for group in self.groups:
+            known = group._rule.options()
+            values = {**self.options, **group._values}
+            found.append({name: known[name].at(self.t, x) for name, x in values.items()})
+        return tuple(found)
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """name -> "t", the rule's buffers (live arrays) and scalars, of every parameter that is not frozen."""
+        names, states = self.plan.names, self.plan.states
+        found: dict[int, dict[str, Any]] = {}
+        for cohort in self.cohorts:
+            for i in cohort.members:
+                pairs = zip(cohort.form.slots, states[i], strict=True)
+                arrays = {slot.name: a for slot, a in pairs if slot.saved}
+                found[i] = {"t": self.t - cohort.skipped, **arrays, **cohort.scalars}
+        return {names[i]: found[i] for i in sorted(found)}
+
+
+def _state(forms: list[Form | None], params: list[Array]) -> list[tuple[Array, ...]]:
+    """The buffers of new parameters, buffer by buffer, as hardware foresees memory that goes on from one tensor to the
+    next."""
+    likes = [
+        (k, i) for i, form in enumerate(forms) if form for k, slot in enumerate(form.slots) if slot.extent == LIKE_P
+    ]
+    memory = memory_for([params[i] for _, i in likes], 1)
+    made: dict[tuple[int, int], Array] = {}
+    for k, i in sorted(likes):
+        form, p = forms[i], params[i]
+        assert form is not None
+        start = form.slots[k].start
+        a = memory.copy(p) if start == "p" else memory.zeros_like(p)
+        if start not in ("p", 0.0):
+            a.fill(start)
+        made[k, i] = a
+    found = []
+    for i, (form, p) in enumerate(zip(forms, params, strict=True)):
+        slots = form.slots if form else ()
+        found.append(
+            tuple(made[k, i] if slot.extent == LIKE_P else _vector(p, slot.extent) for k, slot in enumerate(slots))
+        )
+    return found
+
+
+def _vector(p: Array, extent: int) -> Array:
+    """Zeros for each row, or each column, of the matrices of p as they lie in memory."""
+    shape = p.shape if p.flags.c_contiguous else p.shape[::-1]
+    return zeros(shape[:-1] if extent == ROWS else shape[:-2] + shape[-1:], p.dtype)
+
+
+def _scheduled(value: Any) -> bool:
+    return callable(value) or (isinstance(value, tuple) and any(map(callable, value)))
+
+
+def _unnamed(params: Tree) -> int:
+    """How many of the numbers that name unnamed arrays these parameters use up."""
+    if isinstance(params, (list, tuple)):
+        return len(params)
+    return 0 if isinstance(params, Mapping) else 1

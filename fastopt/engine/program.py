@@ -1,0 +1,151 @@
+"""What a step does with the tensors of one cohort, by name: passes, apart from the numbers in them, because a program is
+compiled when that changes which stages are on, and numbers are written into its places at every step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from fastopt.core import _core
+
+LIKE_P, ROWS, COLUMNS = range(3)
+"""Extents of state: an element for each of p, or one for each row or column of its last two axes."""
+
+
+class Slot(NamedTuple):
+    """A buffer of a rule's state. `start` is what it starts at: a number, or "p" for a copy of the parameter."""
+
+    name: str
+    extent: int = LIKE_P
+    start: float | str = 0.0
+    saved: bool = True
+
+
+class Sum(NamedTuple):
+    """A sum over buffers of a walk, as its kernel leaves them, into a register."""
+
+    reduction: str
+    buffers: tuple[str, ...]
+    register: str
+
+
+class Walk(NamedTuple):
+    """One walk over all tensors: every chunk through the stages and a kernel, then sums. With `factors` it goes by rows,
+    and the sums of squares of the gradient's rows and columns become the slots r, c and a."""
+
+    kernel: str | None
+    sums: tuple[Sum, ...] = ()
+    factors: bool = False
+
+
+class Scalar(NamedTuple):
+    """A function of registers and numbers, for each tensor or with `all` for all of a rule; see csrc/kernels/scalars.c."""
+
+    function: str
+    all: bool = False
+
+
+class Form(NamedTuple):
+    """How a rule treats some of its tensors. The last pass is a walk, the only one whose kernel writes p; `tensor` and
+    `all` name registers, the latter with what they start at, which are kept where the rule's state is."""
+
+    passes: tuple[Walk | Scalar, ...]
+    slots: tuple[Slot, ...]
+    scratch: tuple[str, ...] = ()
+    tensor: tuple[str, ...] = ()
+    all: tuple[tuple[str, float], ...] = ()
+    decays_first: bool = True
+    """Whether walks before the last see p after its decay."""
+
+    @property
+    def kernel(self) -> str:
+        """The one that writes p."""
+        kernel = self.passes[-1].kernel  # type: ignore[union-attr]
+        assert kernel is not None
+        return kernel
+
+
+def plain(kernel: str, **starts: float | str) -> Form:
+    """A rule of one kernel, whose state slots are the buffers after p and g."""
+    buffers = _core.KERNELS[kernel][1][2:]
+    return Form((Walk(kernel),), tuple(Slot(name, start=starts.get(name, 0.0)) for name in buffers))
+
+
+# The same as the core takes it: with stages, and numbers to begin with.
+
+Call: TypeAlias = tuple[str, str, dict[str, float]]
+"""The name of a stage or "" for the rule's own, its kernel, numbers by name."""
+
+
+class CompiledWalk(NamedTuple):
+    calls: list[Call]
+    sums: tuple[Sum, ...] = ()
+    copies: bool = False
+    factored: bool = False
+
+
+class CompiledScalar(NamedTuple):
+    function: str
+    all: bool
+    values: dict[str, float]
+
+
+class Program(NamedTuple):
+    rule: int
+    group: int
+    slots: tuple[str, ...]
+    extents: tuple[int, ...]
+    scratch: tuple[str, ...]
+    tensor: tuple[str, ...]
+    all: tuple[str, ...]
+    passes: list[CompiledWalk | CompiledScalar]
+
+
+def compiled(
+    form: Form, rule: int, group: int, stages: dict[str, dict[str, float]], numbers: dict[str, float]
+) -> Program:
+    """A form with the stages that are on."""
+    passes: list[CompiledWalk | CompiledScalar] = []
+    for i, step in enumerate(form.passes):
+        if isinstance(step, Scalar):
+            passes.append(CompiledScalar(step.function, step.all, numbers))
+        else:
+            last = i == len(form.passes) - 1
+            before = stages if last or form.decays_first else {k: x for k, x in stages.items() if k != "decay"}
+            passes.append(_walk(step, before, numbers, last))
+    names = tuple(slot.name for slot in form.slots)
+    extents = tuple(slot.extent for slot in form.slots)
+    return Program(rule, group, names, extents, form.scratch, form.tensor, tuple(name for name, _ in form.all), passes)
+
+
+def _walk(walk: Walk, stages: dict[str, dict[str, float]], numbers: dict[str, float], last: bool) -> CompiledWalk:
+    read = {name for total in walk.sums for name in total.buffers}
+    read |= set(_core.KERNELS[walk.kernel][1]) if walk.kernel else set()
+    if walk.factors:
+        read.add("g")
+    calls: list[Call] = []
+    copies = False
+    for name, (kind, buffers, _) in _core.KERNELS.items():
+        if name == walk.kernel:
+            calls.append(("", name, numbers))
+        elif name not in stages or (kind == "after" and not last):
+            continue
+        elif buffers[0] == "g":
+            calls += [(name, name, stages[name])] * ("g" in read)
+        elif last:
+            calls.append((name, name, stages[name]))
+        elif "p" in read:
+            calls.append((name, name, stages[name]))
+            copies = True
+    if walk.factors:
+        calls.append(("", "factors", numbers))
+    return CompiledWalk(calls, walk.sums, copies, walk.factors)
+
+
+def passed(calls: list[tuple[str, dict[str, float]]], state: tuple[str, ...] = ()) -> Program:
+    """One walk outside a step: these kernels with their numbers."""
+    extents = (LIKE_P,) * len(state)
+    return Program(0, 0, state, extents, (), (), (), [CompiledWalk([(name, name, x) for name, x in calls])])
+
+
+def starts(form: Form) -> dict[str, Any]:
+    return {slot.name: slot.start for slot in form.slots}
