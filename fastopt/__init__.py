@@ -18,9 +18,10 @@ from fastopt.base.nonfinite import NonFiniteError
 from fastopt.base.version import __version__ as __version__
 from fastopt.core._core import subnormals
 from fastopt.core.machine import Info, choose, info, set_num_threads
+from fastopt.engine.engine import Report
 from fastopt.minimization import LBFGS, LBFGSReport, Minimum, line_search, minimize
-from fastopt.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
-from fastopt.optimizers.base import Optimizer, Report
+from fastopt.optimizers import LAMB, SGD, Adafactor, Adagrad, Adam, AdamW, Lion, NAdam, Prodigy, RMSprop
+from fastopt.optimizers.base import Optimizer
 from fastopt.training import init
 from fastopt.training import scaling_laws as scaling
 from fastopt.training.arena import arena
@@ -39,9 +40,11 @@ for _name, _module in (
 
 __all__ = [
     "EMA",
+    "LAMB",
     "LBFGS",
     "SAM",
     "SGD",
+    "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -49,11 +52,13 @@ __all__ = [
     "GradcheckReport",
     "Info",
     "LBFGSReport",
+    "Lion",
     "LossScaler",
     "Minimum",
     "NAdam",
     "NonFiniteError",
     "Optimizer",
+    "Prodigy",
     "RMSprop",
     "Report",
     "RunningMean",

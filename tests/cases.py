@@ -33,6 +33,7 @@ def halving(t: int) -> float:
 
 SGD, Adagrad, RMSprop = fastopt.SGD, fastopt.Adagrad, fastopt.RMSprop
 Adam, AdamW, NAdam = fastopt.Adam, fastopt.AdamW, fastopt.NAdam
+Lion, LAMB, Adafactor, Prodigy = fastopt.Lion, fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy
 
 RULES = [
     Case("sgd", SGD, {"lr": 0.1}, plain=True),
@@ -61,6 +62,18 @@ RULES = [
     Case("nadam", NAdam, {}, plain=True),
     Case("nadam-schedule", NAdam, {"lr": halving, "momentum_decay": 0.004}),
     Case("nadam-schedule-0", NAdam, {"momentum_decay": 0}),
+    Case("lion", Lion, {}, plain=True),
+    Case("lion-decay", Lion, {"lr": halving, "betas": (0.9, 0.9), "weight_decay": 0.1}),
+    Case("lamb", LAMB, {}, plain=True),
+    Case("lamb-decay", LAMB, {"lr": halving, "weight_decay": 0.1, "ratio_limits": (0.01, 2.0)}),
+    Case("lamb-outside", LAMB, {"decoupled_decay": 0.1, "correct_v": False, "largest_norm": 10.0, "norm_eps": 1e-6}),
+    Case("adafactor", Adafactor, {}, plain=True),
+    Case("adafactor-keras", Adafactor, {"add_eps": True, "eps": (0.1, 1e-3), "weight_decay": 0.1, "decay_first": True}),
+    Case("adafactor-momentum", Adafactor, {"lr": halving, "relative_step": False, "momentum": 0.9, "d": None}),
+    Case("adafactor-unfactored", Adafactor, {"factored": False, "scale_parameter": False, "momentum": 0.5}),
+    Case("prodigy", Prodigy, {}, plain=True),
+    Case("prodigy-optax", Prodigy, {"update": "optax", "bias_correction": True, "weight_decay": 0.1, "lr": halving}),
+    Case("prodigy-safeguard", Prodigy, {"safeguard_warmup": True, "growth_rate": 1.1, "d_coef": 2.0, "beta3": 0.9}),
 ]
 
 STAGES = [
@@ -76,6 +89,9 @@ STAGES = [
     Case("decoupled-decay-free", SGD, {"lr": halving, "decoupled_decay": 0.1, "decay_by_lr": False}),
     Case("prox-l1", SGD, {"lr": 0.1, "prox_l1": 2.0}),
     Case("average", Adagrad, {"average": 0.9}),
+    Case("lamb-stages", LAMB, {"l2": 0.1, "clip_norm": 0.5, "average": 0.9, "decoupled_decay": 0.1, "prox_l1": 0.1}),
+    Case("adafactor-stages", Adafactor, {"l1": 0.1, "clip_value": 0.5, "maximize": True, "average": 0.9}),
+    Case("prodigy-stages", Prodigy, {"l2": 0.1, "clip_norm": 0.5, "decoupled_decay": 0.1, "average": 0.9}),
     Case("finite-check", Adam, {"on_nonfinite": "skip"}),
     Case(
         "everything",

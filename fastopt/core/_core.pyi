@@ -85,7 +85,7 @@ class Displaced:
 
 class Programmed(Claimed):
     def set_programs(self, programs: list[Any], rules: list[list[float]], groups: list[float]) -> None: ...
-    def set_numbers(self, program: int, values: dict[str, float]) -> None: ...
+    def set_numbers(self, program: int, values: dict[str, float], stage: str = ...) -> None: ...
     def registers(self, rule: int, count: int) -> list[float]: ...
     def assign(self, tensor: int, program: int) -> None: ...
 
@@ -129,9 +129,26 @@ class Plan(Programmed):
     def measure(self, kind: Reduction) -> tuple[float, bool]: ...
     def release(self) -> None: ...
 
+class Cohort:
+    group: int
+    index: int
+    rule_index: int
+    skipped: int
+    form: Any
+    h: Any
+    changing: Any
+    members: list[int]
+    scalars: dict[str, float]
+    advanced: dict[str, float]
+    def __init__(self, group: int, form: Any, members: list[int], skipped: int, scalars: dict[str, float]) -> None: ...
+
 class Engine:
     plan: Plan
-    cohorts: list[Any]
+    followed: list[Any]
+    affected: list[Any]
+    stale: Any
+    clipping: bool
+    cohorts: list[Cohort]
     t: int
     skipped: int
     carrying: bool

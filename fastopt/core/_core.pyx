@@ -180,6 +180,7 @@ cdef class Plan(Programmed):
             tensor.lines = <double*>cnp.PyArray_DATA(lines)
             self.vectors.append(lines)
         tensor.reg = self.registers_of_tensors + i * FO_MAX_REGISTERS
+        tensor.reg[FO_MAX_REGISTERS - 1] = <double>tensor.size
 
     cdef _protect(self):
         """Notes where everything lies that a step writes: no gradient may overlap it."""

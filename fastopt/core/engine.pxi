@@ -1,10 +1,30 @@
 # What steps, included by _core.pyx because the door reads its fields at every step: fastopt/engine/engine.py is the rest of
 # it, and says what the fields hold.
 
+cdef class Cohort:
+    """Tensors of one group and form that have had the same steps, all of the optimizer's but `skipped`, and so share their
+    numbers: those of h, and with `changing` those of their own count. `scalars` are the rule's, one of each for all."""
+    cdef public int group, index, rule_index
+    cdef public int64_t skipped
+    cdef public object form, h, changing
+    cdef public list members
+    cdef public dict scalars, advanced
+
+    def __init__(self, int group, object form, list members, int64_t skipped, dict scalars):
+        self.group, self.form, self.members, self.skipped = group, form, members, skipped
+        self.scalars = self.advanced = scalars
+
+
 cdef class Engine:
-    """A plan, the cohorts of its tensors, and the counts of steps."""
+    """A plan, the cohorts of its tensors, and the counts of steps.
+
+    `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers, name, option, schedule,
+    check), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
+    """
     cdef public Plan plan
-    cdef public list cohorts
+    cdef public list cohorts, followed, affected
+    cdef public object stale
+    cdef public bint clipping
     cdef public int64_t t, skipped
     cdef public bint carrying
     cdef public object accumulated, accumulation, point
@@ -21,7 +41,7 @@ cdef class Engine:
         cdef Py_ssize_t missing = plan._take(tree, self, None)
         plan.plan.unscale = unscale
         try:
-            stepped = self.ready(missing)
+            stepped = self._ready(missing)
             if stepped:
                 plan._place()
                 applied = plan._go() if compiled else plan.run()
@@ -41,6 +61,52 @@ cdef class Engine:
         finally:
             plan._release()
         return _made(report, applied, norm, self.t, self.skipped)
+
+    cdef list _ready(self, Py_ssize_t missing):
+        """The cohorts that the admitted gradients step, once their numbers are in the plan."""
+        cdef list cohorts = self.part() if missing else self.cohorts
+        cdef Plan plan = self.plan
+        cdef Cohort cohort
+        cdef int64_t t
+        if not cohorts:
+            return cohorts
+        if self.stale:
+            self.prepare()
+            plan = self.plan
+        elif self.followed:
+            self._follow()
+        t = self.t + 1
+        for cohort in cohorts:
+            if cohort.changing is not None:
+                h = self.advance(cohort, t - cohort.skipped) if cohort.scalars else cohort.h
+                numbers = cohort.changing(h, t - cohort.skipped)
+                if numbers:
+                    plan.set_numbers(cohort.index, numbers)
+        return cohorts
+
+    cdef _follow(self):
+        """Takes the schedules' numbers at this step, into the places of the programs."""
+        cdef Cohort cohort
+        t = self.t
+        for numbers, name, option, schedule, check in self.followed:
+            x = schedule(t) if check is not None else None
+            if type(x) is float:
+                try:
+                    check(name, x)
+                except ValueError:
+                    x = option.at(t, schedule)
+            else:
+                x = option.at(t, schedule)
+            setattr(numbers, name, x)
+        for cohort, function, on, stage in self.affected:
+            found = function(cohort.h)
+            if (found is not None) != on:
+                self.compile()
+                return
+            if found is not None:
+                self.plan.set_numbers(cohort.index, found, stage)
+        if self.clipping:
+            self.configure()
 
     cdef _count(self, list stepped):
         """Counts a step that was applied to these cohorts and no others."""

@@ -29,14 +29,17 @@ cdef class _Names:
         cdef int i
         if len(program.slots) > FO_MAX_STATE or len(program.scratch) >= FO_MAX_SCRATCH:
             raise ValueError(f"a rule has at most {FO_MAX_STATE} buffers of state and {FO_MAX_SCRATCH - 1} of scratch")
-        if max(len(program.tensor), len(program.all)) > FO_MAX_REGISTERS:
+        if max(len(program.tensor), len(program.all)) >= FO_MAX_REGISTERS:
             raise ValueError(f"a rule has at most {FO_MAX_REGISTERS} registers of a tensor, and of all")
         self.slots = {"p": FO_SLOT_P, "g": FO_SLOT_G, "out": FO_SLOT_G, "average": FO_SLOT_AVERAGE}
         for i, name in enumerate(program.slots):
             self.slots[name] = FO_SLOT_STATE + i
         for i, name in enumerate(program.scratch):
             self.slots[name] = FO_SLOT_SCRATCH + 1 + i
+        # The last register of a tensor is how many elements it has.
         self.registers = {name: i for i, name in enumerate(program.tensor)}
+        if "elements" in self.registers:
+            self.registers["elements"] = FO_MAX_REGISTERS - 1
         self.registers.update({name: FO_ALL + i for i, name in enumerate(program.all)})
         self.places = {}
 
@@ -48,8 +51,8 @@ cdef class _Names:
             call.registers = 1
             return
         call.reg[i], call.coef[i] = 0, values.get(name, 0.0)
-        key = f"{prefix}.{name}" if prefix else name
-        self.places[key] = (*self.places.get(key, ()), <uintptr_t>&call.coef[i])
+        places = self.places.setdefault(prefix, {})
+        places[name] = (*places.get(name, ()), <uintptr_t>&call.coef[i])
 
 
 cdef int _reads_gradient(fo_pass* p) noexcept:
@@ -172,10 +175,12 @@ cdef class Programmed(Claimed):
         for k in range(self.plan.group_count):
             self.plan.groups[k].sign = groups[k]
 
-    def set_numbers(self, Py_ssize_t program, dict values):
-        """These numbers in a program, by name; those of stages as "decay.keep"."""
-        cdef dict places = <dict>(<list>self.places)[program]
+    cpdef set_numbers(self, Py_ssize_t program, dict values, str stage=""):
+        """These numbers in a program, by name: the rule's own, or those of a stage."""
+        cdef dict places = (<dict>(<list>self.places)[program]).get(stage)
         cdef double x
+        if places is None:
+            return
         for name, value in values.items():
             x = value
             for address in <tuple>places.get(name, ()):

@@ -1,14 +1,14 @@
 """The engine of an optimizer: its groups and their rules, the plan of its parameters, and how a step gets its numbers.
 
-A step asks it for the cohorts that have gradients (`ready`). Programs are compiled when that changes which stages are on;
-between, a schedule's numbers go straight into their places. `Optimizer` owns one and shows it; accumulation, points,
-averages and saving are given one.
+The core's half of it (core/engine.pxi) takes the steps. Programs are compiled where it changes which stages are
+on; between, a schedule's numbers go straight into their places. `Optimizer` owns one and shows it; accumulation,
+points, averages and saving are given one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -18,10 +18,10 @@ from fastopt.base.memory import memory_for, zeros
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
-from fastopt.engine.cohorts import Cohort, Noted, Numbers
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import Group
 from fastopt.engine.hyperparameters import Option
+from fastopt.engine.numbers import Noted, Numbers
 from fastopt.engine.numpy_plan import ReferencePlan
 from fastopt.engine.passes import STEPPED
 from fastopt.engine.program import LIKE_P, ROWS, Form, compiled
@@ -67,10 +67,10 @@ class Engine(_core.Engine):
         self.groups = ()
         self.cohorts = []
         self.rules: list[type[Rule]] = []
-        self.stale: object = True
+        self.stale = True
         self.registers: dict[str, dict[str, float]] = {}
         self._live: _core.Plan | None = None
-        self._followed: list[tuple[Any, str, Any, Any]] = []
+        self.followed, self.affected = [], []
 
     def owner(self) -> Any:
         return self._owner()
@@ -123,8 +123,8 @@ class Engine(_core.Engine):
         _core.publish([], published)
 
     def _settings(self, given: dict[str, Any]) -> tuple[type[Rule], dict[str, Any], dict[str, Any]]:
-        """The class of a group's rule, its fixed options, and its values, those not given being the common ones; a group
-        that names another rule has that rule's own defaults."""
+        """The class of a group's rule, its fixed options, and its values, those not given being the common ones; a
+        group that names another rule has that rule's own defaults."""
         rule, fixed, values = self.cls, self.fixed, dict(self.common)
         if "rule" in given:
             named = class_named(given.pop("rule"))
@@ -142,7 +142,7 @@ class Engine(_core.Engine):
                 if rule is not self.cls and own in options and options[own].fixed:
                     continue
                 raise unknown_keyword(rule, name, values)
-            values[own] = options[own].admit(value)
+            values[own] = options[own].admit(value, name)
         return rule, fixed, {**values, "frozen": frozen}
 
     def _check(self, groups: list[Group]) -> None:
@@ -156,6 +156,12 @@ class Engine(_core.Engine):
             for name, value in group._values.items():
                 group._rule.check_value(name, value, group._fixed)
             group._rule.check(Numbers(group._values, group._fixed))
+        self._check_together(groups)
+
+    def _check_together(self, groups: Sequence[Group]) -> None:
+        """Refuses values that groups of one rule may not have side by side."""
+        for rule in dict.fromkeys(group._rule for group in groups):
+            rule.check_groups([group._values for group in groups if group._rule is rule and not group._frozen])
 
     def _forms(self, groups: list[Group], members: list[range], params: list[Array]) -> dict[int, Form]:
         """How each new parameter is treated; frozen ones have no form."""
@@ -203,7 +209,7 @@ class Engine(_core.Engine):
         STEPPED.add(plan)
         return plan
 
-    def _first_cohorts(self, groups: list[Group], members: list[range], forms: dict[int, Form]) -> list[Cohort]:
+    def _first_cohorts(self, groups: list[Group], members: list[range], forms: dict[int, Form]) -> list[_core.Cohort]:
         found = []
         for number, (group, indices) in enumerate(zip(groups, members, strict=True), len(self.groups)):
             scalars = dict(group._rule.initial_scalars(Numbers(group._values, group._fixed)))
@@ -211,7 +217,7 @@ class Engine(_core.Engine):
             for i in indices:
                 if i in forms:
                     parts.setdefault(forms[i], []).append(i)
-            found += [Cohort(number, form, part, self.t, scalars) for form, part in parts.items()]
+            found += [_core.Cohort(number, form, part, self.t, scalars) for form, part in parts.items()]
         return found
 
     # Values
@@ -236,8 +242,8 @@ class Engine(_core.Engine):
         for group in having:
             self.set_in_group(group, name, admitted)
 
-    def set_in_group(self, group: Group, name: str, value: Any) -> None:
-        admitted = group._rule.options()[name].admit(value)
+    def set_in_group(self, group: Group, name: str, value: Any, called: str = "") -> None:
+        admitted = group._rule.options()[name].admit(value, called)
         self._check_group_value(group, name, admitted)
         group._values[name] = admitted
         self.stale = True
@@ -276,42 +282,26 @@ class Engine(_core.Engine):
         if self.options["on_nonfinite"] != "skip":
             raise NonFiniteError(first_nonfinite(self.plan))
 
-    def ready(self, missing: int) -> list[Cohort]:
-        """The cohorts that the admitted gradients step, once their numbers are in the plan."""
-        cohorts = self._part() if missing else self.cohorts
-        if not cohorts:
-            return cohorts
-        if self.stale:
-            self.prepare()
-        elif self._followed:
-            self._follow()
-        t = self.t + 1
-        for cohort in cohorts:
-            changing = cohort.changing
-            if changing is None:
-                continue
-            h, own = cohort.h, t - cohort.skipped
-            if cohort.scalars:
-                cohort.advanced = self.groups[cohort.group]._rule.advance(h, cohort.scalars, own)
-                h = Numbers(vars(h), cohort.advanced)
-            if numbers := changing(h, own):
-                self.plan.set_numbers(cohort.index, numbers)
-        return cohorts
+    def advance(self, cohort: _core.Cohort, t: int) -> Numbers:
+        """The numbers of a cohort at its t-th step, with its rule's scalars, which count once the step is applied."""
+        rule = self.groups[cohort.group].rule
+        cohort.advanced = rule.advance(cohort.h, cohort.scalars, t)
+        return Numbers(vars(cohort.h), cohort.advanced)
 
     def prepare(self) -> None:
         """Turns hyperparameters into numbers, and these into programs, one for each cohort: when they have changed."""
         # What a schedule or another thread changes meanwhile is for the next step.
         self.stale = preparing = object()
         options, plan = dict(self.options), self.plan
+        self._check_together(self.groups)
         self.current = [Numbers(options, group._values, group._fixed) for group in self.groups]
-        self._followed = [
-            (self.current, name, self.cls.options()[name], x)  # type: ignore[attr-defined]
-            for name, x in options.items()
-            if _scheduled(x)
-        ]
+        self.followed = []
         for numbers, group in zip(self.current, self.groups, strict=True):
-            known = group._rule.options()
-            self._followed += [([numbers], name, known[name], x) for name, x in group._values.items() if _scheduled(x)]
+            known = group.rule.options()
+            for name, x in (*options.items(), *group._values.items()):
+                if _scheduled(x):
+                    option = known[name]
+                    self.followed.append((numbers, name, option, x, option.check if callable(x) else None))
         self._evaluate()
         self.rules = list(dict.fromkeys(group._rule for group in self.groups))
         for index, cohort in enumerate(self.cohorts):
@@ -322,22 +312,19 @@ class Engine(_core.Engine):
             for i in cohort.members:
                 plan.assign(i, index)
         self.carrying = any(cohort.scalars for cohort in self.cohorts)
-        self._compile()
+        self.compile()
         if self.stale is preparing:
             self.stale = False
 
     def _evaluate(self) -> None:
         """The numbers of schedules at this step."""
-        t = self.t
-        for targets, name, option, schedule in self._followed:
-            x = option.at(t, schedule)
-            for numbers in targets:
-                setattr(numbers, name, x)
+        for numbers, name, option, schedule, _ in self.followed:
+            setattr(numbers, name, option.at(self.t, schedule))
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
-        scheduled = {name for _, name, _, _ in self._followed}
-        programs, self._affected, self._clipping = [], [], "clip_norm" in scheduled
+        scheduled = {name for _, name, *_ in self.followed}
+        programs, self.affected, self.clipping = [], [], "clip_norm" in scheduled
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h
             stages: dict[str, dict[str, float]] = {}
@@ -347,20 +334,19 @@ class Engine(_core.Engine):
                 if numbers is not None:
                     stages[name] = numbers
                 if noted.read & scheduled:
-                    places = {coefficient: f"{name}.{coefficient}" for coefficient in _core.KERNELS[name][2]}
-                    self._affected.append((cohort, stage, numbers is not None, places))
+                    self.affected.append((cohort, stage, numbers is not None, name))
             noted = Noted(h)
             numbers = group._rule.coefficients(noted)
             if noted.read & scheduled:
-                self._affected.append((cohort, group._rule.coefficients, True, None))
+                self.affected.append((cohort, group._rule.coefficients, True, ""))
             programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers))
         signs = [-1.0 if h.maximize else 1.0 for h in self.current]
         self.plan.set_programs(programs, self._first_registers(), signs)
         self._live = self.plan
-        self._configure()
+        self.configure()
 
     def of_all(self) -> dict[str, dict[str, float]]:
-        """The registers of all tensors of each rule that has any, by the name of its class: live once it has stepped."""
+        """What each rule keeps in registers of all tensors, by the name of its class: live once it has stepped."""
         if self._live is not self.plan:
             return self.registers
         found = {}
@@ -373,58 +359,43 @@ class Engine(_core.Engine):
         return dict(next((cohort.form.all for cohort in self.cohorts if cohort.rule_index == index), ()))
 
     def _first_registers(self) -> list[list[float]]:
-        kept = self.of_all()
+        values = self.of_all()
         found = []
         for index, rule in enumerate(self.rules):
-            before = kept.get(rule.__name__, {})
-            found.append([before.get(name, start) for name, start in self._names_of_all(index).items()])
+            before = values.get(rule.__name__, {})
+            form = next((cohort.form for cohort in self.cohorts if cohort.rule_index == index), None)
+            kept = [before.get(name, start) for name, start in self._names_of_all(index).items()]
+            found.append(kept + [0.0] * (len(form.among) if form else 0))
         return found
 
-    def _configure(self) -> None:
+    def configure(self) -> None:
         clip = self.current[0].clip_norm
         measure = clip is not None or self.options["on_nonfinite"] is not None
         self.plan.configure(math.inf if clip is None else clip, measure, self.options["threads"] or 0)
 
-    def _follow(self) -> None:
-        """Takes the schedules' numbers at this step, into the places of the programs."""
-        self._evaluate()
-        plan = self.plan
-        for cohort, function, on, places in self._affected:
-            numbers = function(cohort.h)
-            if (numbers is not None) != on:
-                self._compile()
-                return
-            if numbers is None:
-                continue
-            if places is not None:
-                numbers = {places[name]: x for name, x in numbers.items()}
-            plan.set_numbers(cohort.index, numbers)
-        if self._clipping:
-            self._configure()
-
-    def _part(self) -> list[Cohort]:
+    def part(self) -> list[_core.Cohort]:
         """The cohorts that have gradients, after parting those of which only some tensors have one."""
         grads = self.plan.grads
-        parts: dict[Any, Cohort] = {}
+        parts: dict[Any, _core.Cohort] = {}
         for cohort in self.cohorts:
             for i in cohort.members:
                 key = (cohort.group, cohort.form, cohort.skipped, tuple(cohort.scalars.items()), grads[i] is None)
                 if key not in parts:
-                    parts[key] = Cohort(cohort.group, cohort.form, [], cohort.skipped, cohort.scalars)
+                    parts[key] = _core.Cohort(cohort.group, cohort.form, [], cohort.skipped, cohort.scalars)
                 parts[key].members.append(i)
         # First: an interrupt may come between these two.
         self.stale = True
         self.cohorts = list(parts.values())
         return [cohort for cohort in self.cohorts if grads[cohort.members[0]] is not None]
 
-    def restored_cohorts(self, t: int, counts: list[tuple[int, dict[str, float]] | None]) -> list[Cohort]:
+    def restored_cohorts(self, t: int, counts: list[tuple[int, dict[str, float]] | None]) -> list[_core.Cohort]:
         """The cohorts at t, from each tensor's own count and scalars."""
-        parts: dict[Any, Cohort] = {}
+        parts: dict[Any, _core.Cohort] = {}
         for cohort in self.cohorts:
             for i in cohort.members:
                 own, scalars = counts[i]  # type: ignore[misc]
                 key = (cohort.group, cohort.form, own, tuple(scalars.items()))
-                parts.setdefault(key, Cohort(cohort.group, cohort.form, [], t - own, scalars)).members.append(i)
+                parts.setdefault(key, _core.Cohort(cohort.group, cohort.form, [], t - own, scalars)).members.append(i)
         return list(parts.values())
 
     # What can be read

@@ -1,4 +1,4 @@
-"""Names that other libraries have for what is called otherwise here, because whoever comes from them tries these first."""
+"""Names that other libraries have for what is called otherwise here, because their users try these first."""
 
 from __future__ import annotations
 

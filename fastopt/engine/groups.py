@@ -60,11 +60,10 @@ class Group(MutableMapping[str, Any]):
     def __setitem__(self, key: str, value: Any) -> None:
         if key == "params":
             raise TypeError("a group's params are fixed: use opt.add_group({'params': ...}) for more")
-        engine = self._owner()
-        key = self._own_name(key)
-        if key not in self._values:
+        engine, name = self._owner(), self._own_name(key)
+        if name not in self._values:
             raise self._unknown(key)
-        engine.set_in_group(self, key, value)
+        engine.set_in_group(self, name, value, key)
 
     def _own_name(self, key: str) -> str:
         name: str = self._rule.own_name(key)

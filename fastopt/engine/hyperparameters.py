@@ -1,8 +1,8 @@
 """Options of optimizers: what each may be, its default, where it is kept, and how a schedule becomes a number.
 
-A class lists its options as descriptors (``eps = Hyperparameter(at_least_0, default=1e-8)``): one is at once the attribute
-``opt.eps``, the keyword of the constructor with its default, the name accepted in groups, the domain that every value is
-checked against, and the entry in what is saved and shown.
+A class lists its options as descriptors (``eps = Hyperparameter(at_least_0, 1e-8)``): one is at once the attribute
+``opt.eps``, the keyword of the constructor with its default, the name accepted in groups, the domain that every value
+is checked against, and the entry in what is saved and shown.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Option:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def admit(self, value: Any) -> Any:
-        """The value as it is kept; raises TypeError or ValueError with its name."""
+    def admit(self, value: Any, name: str = "") -> Any:
+        """The value as it is kept; raises TypeError or ValueError with its name, or the one that it was passed by."""
         raise NotImplementedError
 
 
@@ -56,19 +56,20 @@ class Hyperparameter(Option):
         self.optional = optional
         self.per_group = per_group
 
-    def admit(self, value: Any) -> Any:
+    def admit(self, value: Any, name: str = "") -> Any:
         """The value as it is kept: floats for numbers, callables as they are."""
+        name = name or self.name
         if value is None and self.optional:
             return None
         if not self.pair:
-            return self._admit_one(self.name, value)
+            return self._admit_one(name, value)
         # An array without dimensions has the method, and refuses.
         if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
-            raise TypeError(f"{self.name} is {shown(value)}: expected a pair, like (0.9, 0.999)")
+            raise TypeError(f"{name} is {shown(value)}: expected a pair, like (0.9, 0.999)")
         members = tuple(value)
         if len(members) != 2:
-            raise ValueError(f"{self.name} has {len(members)} values: expected a pair, like (0.9, 0.999)")
-        return tuple(self._admit_one(f"{self.name}[{i}]", x) for i, x in enumerate(members))
+            raise ValueError(f"{name} has {len(members)} values: expected a pair, like (0.9, 0.999)")
+        return tuple(self._admit_one(f"{name}[{i}]", x) for i, x in enumerate(members))
 
     def _admit_one(self, name: str, value: Any) -> Any:
         if callable(value):
@@ -102,6 +103,11 @@ class Hyperparameter(Option):
         return self if opt is None else opt._engine.value(self)
 
     def __set__(self, opt: Any, value: Any) -> None:
+        if isinstance(value, tuple) and (not self.pair or any(isinstance(x, tuple) for x in value)):
+            raise TypeError(
+                f"{self.name} is {shown(value)}, a tuple: one value sets all groups; for one each, "
+                f'for group, x in zip(opt.groups, values): group["{self.name}"] = x'
+            )
         opt._engine.set_everywhere(self, self.admit(value))
 
 
@@ -113,8 +119,8 @@ class Choice(Option):
         self._admit = admit
         self.per_group = per_group
 
-    def admit(self, value: Any) -> Any:
-        return self._admit(self.name, value)
+    def admit(self, value: Any, name: str = "") -> Any:
+        return self._admit(name or self.name, value)
 
     def at(self, t: int, value: Any) -> Any:
         return value
@@ -127,8 +133,8 @@ class Choice(Option):
 
 
 class Fixed(Option):
-    """An option that is fixed at construction: readable as an attribute, part of the saved state. One without `admit` is
-    no keyword: it follows from others."""
+    """An option that is fixed at construction: readable as an attribute, part of the saved state. One without `admit`
+    is no keyword: it follows from others."""
 
     fixed = True
 
@@ -140,9 +146,9 @@ class Fixed(Option):
     def derived(self) -> bool:
         return self._admit is None
 
-    def admit(self, value: Any) -> Any:
+    def admit(self, value: Any, name: str = "") -> Any:
         assert self._admit is not None
-        return self._admit(self.name, value)
+        return self._admit(name or self.name, value)
 
     def __get__(self, opt: Any, owner: type) -> Any:
         return self if opt is None else opt._engine.fixed[self.name]
@@ -165,7 +171,8 @@ class OtherName:
         return self if opt is None else getattr(opt, self.of)
 
     def __set__(self, opt: Any, value: Any) -> None:
-        setattr(opt, self.of, value)
+        option = type(opt).options()[self.of]
+        opt._engine.set_everywhere(option, option.admit(value, self.name))
 
 
 class Own(Hyperparameter):

@@ -39,8 +39,8 @@ class ReferencePlan(_core.Plan):
         self._of_all = [[*values] for values in rules]
         self._signs = signs
 
-    def set_numbers(self, program: int, values: dict[str, float]) -> None:
-        self._numbers[program].update(values)
+    def set_numbers(self, program: int, values: dict[str, float], stage: str = "") -> None:
+        self._numbers[program].update({f"{stage}.{name}" if stage else name: x for name, x in values.items()})
 
     def registers(self, rule: int, count: int) -> list[float]:
         return self._of_all[rule][:count]
@@ -113,7 +113,7 @@ class ReferencePlan(_core.Plan):
         if hasattr(step, "function"):
             if step.all:
                 self._of_all[rule] = walkers[0].scalar(step, self._of_all[rule], names)
-                if "go" in names:
+                if "go" in _core.SCALARS[step.function][1]:
                     self._went[rule] = self._of_all[rule][names.index("go")] != 0
             return
         for total in step.sums:
@@ -141,6 +141,8 @@ class Walker:
             else:
                 self.buffers[name] = a.reshape(-1, order=order)
         self.registers: dict[str, float] = dict.fromkeys(program.tensor, 0.0)
+        if "elements" in self.registers:
+            self.registers["elements"] = float(self.p.size)
         self.parts: dict[str, list[float]] = {}
 
     def number(self, name: str) -> float:

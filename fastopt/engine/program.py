@@ -1,5 +1,5 @@
-"""What a step does with the tensors of one cohort, by name: passes, apart from the numbers in them, because a program is
-compiled when that changes which stages are on, and numbers are written into its places at every step."""
+"""What a step does with the tensors of one cohort, by name: passes, apart from the numbers in them, because these
+change at every step, and a program only where other stages are on."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Sum(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """One walk over all tensors: every chunk through the stages and a kernel, then sums. With `factors` it goes by rows,
-    and the sums of squares of the gradient's rows and columns become the slots r, c and a."""
+    """One walk over all tensors: every chunk through the stages and a kernel, then sums. With `factors` it goes by
+    rows, and the sums of squares of the gradient's rows and columns become the slots r, c and a."""
 
     kernel: str | None
     sums: tuple[Sum, ...] = ()
@@ -38,7 +38,7 @@ class Walk(NamedTuple):
 
 
 class Scalar(NamedTuple):
-    """A function of registers and numbers, for each tensor or with `all` for all of a rule; see csrc/kernels/scalars.c."""
+    """A function of registers and numbers, of each tensor or with `all` of a rule: see csrc/kernels/scalars.c."""
 
     function: str
     all: bool = False
@@ -53,6 +53,10 @@ class Form(NamedTuple):
     scratch: tuple[str, ...] = ()
     tensor: tuple[str, ...] = ()
     all: tuple[tuple[str, float], ...] = ()
+    among: tuple[str, ...] = ()
+    """More registers of all tensors, which nobody needs after a step."""
+    numbers: tuple[tuple[str, float], ...] = ()
+    """Numbers that follow from the tensor, such as its type's epsilon."""
     decays_first: bool = True
     """Whether walks before the last see p after its decay."""
 
@@ -104,6 +108,7 @@ def compiled(
     form: Form, rule: int, group: int, stages: dict[str, dict[str, float]], numbers: dict[str, float]
 ) -> Program:
     """A form with the stages that are on."""
+    numbers = {**numbers, **dict(form.numbers)}
     passes: list[CompiledWalk | CompiledScalar] = []
     for i, step in enumerate(form.passes):
         if isinstance(step, Scalar):
@@ -114,7 +119,8 @@ def compiled(
             passes.append(_walk(step, before, numbers, last))
     names = tuple(slot.name for slot in form.slots)
     extents = tuple(slot.extent for slot in form.slots)
-    return Program(rule, group, names, extents, form.scratch, form.tensor, tuple(name for name, _ in form.all), passes)
+    of_all = (*(name for name, _ in form.all), *form.among)
+    return Program(rule, group, names, extents, form.scratch, form.tensor, of_all, passes)
 
 
 def _walk(walk: Walk, stages: dict[str, dict[str, float]], numbers: dict[str, float], last: bool) -> CompiledWalk:

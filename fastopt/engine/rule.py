@@ -87,6 +87,10 @@ class Rule:
         """Refuses a value that the options fixed at construction rule out."""
 
     @classmethod
+    def check_groups(cls, values: list[Mapping[str, Any]]) -> None:
+        """Refuses values of groups of this rule that exclude each other."""
+
+    @classmethod
     def settle(cls, values: list[Mapping[str, Any]], fixed: dict[str, Any]) -> None:
         """Adds to the fixed options those that follow from the first values."""
 

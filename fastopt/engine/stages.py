@@ -1,4 +1,4 @@
-"""The stages around a rule: which are on, and their numbers, from the numbers of a group; the registry has their order."""
+"""The stages around a rule: which are on, and their numbers, from those of a group; the registry has their order."""
 
 from __future__ import annotations
 

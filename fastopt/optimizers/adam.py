@@ -66,7 +66,8 @@ class AdamW(Adam):
 
     p *= 1 - lr weight_decay, then Adam's step, both from the same p, as PyTorch.
 
-    weight_decay : >= 0, kept as decoupled_decay; with decay_by_lr=False p *= 1 - weight_decay instead. The rest is as in :class:`Adam`.
+    weight_decay : >= 0, kept as decoupled_decay; with decay_by_lr=False p *= 1 - weight_decay instead. The rest is as
+        in :class:`Adam`.
     """
 
     __slots__ = ()

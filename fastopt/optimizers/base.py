@@ -15,11 +15,11 @@ from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1,
 from fastopt.base.nonfinite import POLICIES
 from fastopt.base.tree import Tree
 from fastopt.core import machine
-from fastopt.engine.cohorts import Numbers
 from fastopt.engine.engine import Engine, Report
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import Group
 from fastopt.engine.hyperparameters import REQUIRED, Choice, Fixed, Hyperparameter, OtherName, other_names, show
+from fastopt.engine.numbers import Numbers
 from fastopt.engine.rule import Rule
 from fastopt.saving.persistent import Persistent
 
@@ -44,8 +44,8 @@ class Optimizer(Persistent, Rule):
 
     params : an array, a list, a dict of name -> array, nests of these, or a list of group dicts, each with
         "params" and hyperparameters of its own. float32 or float64, contiguous, writable; updated in place.
-        A group may name another rule, {"params": ..., "rule": "sgd"} (or a class), whose own defaults it has then, or be
-        frozen, {"params": ..., "frozen": True}: its gradients are not looked at, and it has no state.
+        A group may name another rule, {"params": ..., "rule": "sgd"} (or a class), whose own defaults it has then, or
+        be frozen, {"params": ..., "frozen": True}: its gradients are not looked at, and it has no state.
 
     Every optimizer takes these keywords; those marked * can differ between groups, and those whose value is
     a number can be a schedule instead, a callable of the number of steps applied so far.
@@ -125,13 +125,14 @@ class Optimizer(Persistent, Rule):
         options, others = cls.options(), other_names(cls)
         keywords = [name for name in cls.__signature__.parameters if name != "params"]  # type: ignore[attr-defined]
         taken: dict[str, Any] = {}
+        called: dict[str, str] = {}
         for name, value in given.items():
             if name not in keywords:
                 raise unknown_keyword(cls, name, keywords)
             own = cls.own_name(name)
             if own in taken or (own != name and own in given):
                 raise TypeError(f"{name} and {own} are one option of {cls.__name__}: pass one of them")
-            taken[own] = value
+            taken[own], called[own] = value, name
         for other in others.values():
             if other.default is not REQUIRED:
                 taken.setdefault(other.of, other.default)
@@ -145,7 +146,7 @@ class Optimizer(Persistent, Rule):
             if value is REQUIRED:
                 raise TypeError(f"{cls.__name__} needs {name}: for example {cls.__name__}(params, {name}=0.1)")
             kept = fixed if option.fixed else values if option.per_group else whole
-            kept[name] = option.admit(value)
+            kept[name] = option.admit(value, called.get(name, ""))
         return values, fixed, whole
 
     @classmethod
@@ -265,8 +266,8 @@ class Optimizer(Persistent, Rule):
         return self._engine.plan.names
 
     def current(self) -> tuple[dict[str, Any], ...]:
-        """The numbers that the coming step would use, a dict for each group: schedules as of `opt.t`, and the options of
-        the whole optimizer. `opt.lr` and `opt.groups` give what was set."""
+        """The numbers that the coming step would use, a dict for each group: schedules as of `opt.t`, and the options
+        of the whole optimizer. `opt.lr` and `opt.groups` give what was set."""
         return self._engine.numbers()
 
     @property
@@ -308,7 +309,8 @@ class Optimizer(Persistent, Rule):
         for i, group in enumerate(engine.groups):
             own = "" if group._rule is type(self) else f"{group._rule.__name__}, "
             own += "frozen, " if group._frozen else ""
-            values = ", ".join(f"{name}={show(value)}" for name, value in group._values.items())
+            named = {other.of: name for name, other in other_names(group._rule).items()}
+            values = ", ".join(f"{named.get(name, name)}={show(value)}" for name, value in group._values.items())
             lines.append(f"  group {i}: {own}{values}")
         whole = {**engine.options, **engine.fixed}
         lines.append("  " + ", ".join(f"{name}={show(value)}" for name, value in whole.items()))
@@ -316,7 +318,7 @@ class Optimizer(Persistent, Rule):
 
 
 def _signature(cls: type[Optimizer]) -> inspect.Signature:
-    """What the constructor takes: params, the class's own numbers, its own fixed options, then by keyword what all take."""
+    """What the constructor takes: params, the class's numbers, its fixed options, then by keyword what all take."""
     options, others = cls.options(), other_names(cls)
     common = Optimizer.__dict__.get("_known", {}) if cls.__name__ != "Optimizer" else {}
     own = ["lr", *(name for name in (*options, *others) if name not in common)]

@@ -20,7 +20,7 @@ class Persistent:
     __slots__ = ()
 
     _parts: ClassVar[Mapping[str, Any]] = {}
-    """What else a checkpoint holds, by the name it has there: objects with save, check, loaded and held of an engine."""
+    """What else a checkpoint holds, by its name there: objects with save, check, loaded and held of an engine."""
 
     def _held(self: Any, why: str, function: Callable[..., None], *args: Any) -> None:
         """function(*args) while nobody changes a part."""

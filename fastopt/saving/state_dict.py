@@ -11,8 +11,8 @@ from fastopt.base.arguments import shown
 from fastopt.base.fitting import is_count, wrong_entry, wrong_keys
 from fastopt.base.memory import apart
 from fastopt.core import _core
-from fastopt.engine.cohorts import Numbers
 from fastopt.engine.groups import Group
+from fastopt.engine.numbers import Numbers
 from fastopt.schedules.config import to_config
 from fastopt.schedules.restore import Restored
 

@@ -210,13 +210,13 @@ def test_blocks_allocate_their_copies_once() -> None:
     assert opt._engine.point is first
 
 
-@pytest.mark.parametrize("kind", ["lookahead", "averaged", "swapped"])
+@pytest.mark.parametrize("kind", ["nesterov_point", "averaged", "swapped"])
 def test_a_block_is_entered_again_and_not_inside_itself(kind: str) -> None:
     p = np.ones(3)
     opt = fastopt.SGD([p], lr=0.1, momentum=0.5, average=0.9)
     opt.step([np.ones(3)])
     ema = fastopt.EMA([p], 0.5)
-    block = {"lookahead": opt.lookahead, "averaged": opt.averaged, "swapped": ema.swapped}[kind]()
+    block = {"nesterov_point": opt.nesterov_point, "averaged": opt.averaged, "swapped": ema.swapped}[kind]()
     before = p.copy()
     for _ in range(2):
         with block:

@@ -229,9 +229,9 @@ def test_a_plan_takes_only_buffers_of_its_parameters_sizes() -> None:
     p, none = np.ones(5), ((),)
     for wrong in (np.ones(4), np.ones(6), np.ones(5, np.float32)):
         with pytest.raises(ValueError, match="'w' was given another size or dtype"):
-            _core.Plan("sgd", p, ("w",), (p,), none, (wrong,), True)
+            _core.Plan(p, ("w",), (p,), none, (wrong,), True)
         with pytest.raises(ValueError, match="'w' was given another size or dtype"):
-            _core.Plan("momentum", p, ("w",), (p,), ((wrong,),), (None,), True)
+            _core.Plan(p, ("w",), (p,), ((wrong,),), (None,), True)
     with pytest.raises(TypeError, match="int64"):
         _core.norm([np.ones(5, np.int64)], "sum_abs")
 

@@ -121,7 +121,6 @@ BAD_HYPERPARAMETERS = [
     (fastopt.RMSprop, {"weight_decay": 0.1}, TypeError, "l2=.*decoupled_decay="),
     (fastopt.Adam, {"weight_decay": 0.1}, TypeError, "l2=.*decoupled_decay="),
     (fastopt.NAdam, {"weight_decay": 0.1}, TypeError, "l2=.*decoupled_decay="),
-    (fastopt.AdamW, {"decoupled_decay": 0.1}, TypeError, "weight_decay"),
     (fastopt.AdamW, {"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
     (fastopt.Adagrad, {"lr_decay": -1}, ValueError, "lr_decay"),
     (fastopt.Adagrad, {"initial_accumulator": -1}, ValueError, "initial_accumulator"),

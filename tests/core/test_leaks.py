@@ -78,7 +78,19 @@ def settle(act: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("what", ACTS)
 def test_references_and_objects_are_flat(what: str) -> None:
-    held = [P, G, FROZEN, OPT, SCHEDULED, OPT._engine.plan, GOOD, SAVED, *GOOD.values(), *NAN.values(), *OPT._engine.plan.params]
+    held = [
+        P,
+        G,
+        FROZEN,
+        OPT,
+        SCHEDULED,
+        OPT._engine.plan,
+        GOOD,
+        SAVED,
+        *GOOD.values(),
+        *NAN.values(),
+        *OPT._engine.plan.params,
+    ]
 
     def census() -> tuple[list[int], int]:
         gc.collect()

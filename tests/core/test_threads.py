@@ -20,6 +20,7 @@ import fastopt
 from fastopt.app.selftest import same_bits
 from fastopt.core import _core
 from fastopt.core import machine as runtime
+from fastopt.engine.engine import Engine
 from tests.cases import CASES, ordinary
 from tests.core.test_bits import digest
 from tests.lockstep import assert_same_bits, copies, written
@@ -45,14 +46,14 @@ def reference_digest() -> str:
 
 def split_everywhere(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Makes every step of every optimizer use its threads and this chunk, however small it is."""
-    make = fastopt.Optimizer._make_plan
+    make = Engine._make_plan
 
     def splitting(self: Any, *args: Any) -> Any:
         plan = make(self, *args)
         plan.split(1, chunk)
         return plan
 
-    monkeypatch.setattr(fastopt.Optimizer, "_make_plan", splitting)
+    monkeypatch.setattr(Engine, "_make_plan", splitting)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])

@@ -94,7 +94,9 @@ def nesterov(params: Any, backend: str, resumed: bool) -> Things:
 def ahead(things: Things, g: Any, k: int) -> None:
     opt = things["opt"]
     with opt.nesterov_point():
-        g = {name: None if a is None else a + p for (name, a), p in zip(g.items(), opt._engine.plan.params, strict=True)}
+        g = {
+            name: None if a is None else a + p for (name, a), p in zip(g.items(), opt._engine.plan.params, strict=True)
+        }
     opt.step(g)
 
 

@@ -91,10 +91,8 @@ def laid_out(g: Any, layout: int) -> Any:
 def in_numpy(average: Any) -> Any:
     """An EMA or RunningMean that computes as the reference does."""
     old = average._plan
-    average._plan = ReferencePlan(
-        old.rule, old.template, old.names, old.params, ((),) * len(old.names), old.averages, old.flush
-    )
-    average._plan.configure(math.inf, 1.0, False, 0)
+    average._plan = ReferencePlan(old.template, old.names, old.params, ((),) * len(old.names), old.averages, old.flush)
+    average._plan.configure(math.inf, False, 0)
     for i in range(len(old.names)):
         average._plan.assign(i, 0)
     AVERAGING.add(average._plan)

@@ -129,7 +129,9 @@ class SavedAndLoaded(Pair):
             for params in groups[1:]:
                 opt.add_group({"params": params})
             values = own([*(group._values for group in old.groups), old._engine.options])
-            for target, mine in zip([*(group._values for group in opt.groups), opt._engine.options], values, strict=True):
+            for target, mine in zip(
+                [*(group._values for group in opt.groups), opt._engine.options], values, strict=True
+            ):
                 target.update(mine)
             opt._engine.stale = True
             if through_files:

@@ -586,6 +586,6 @@ def test_no_gradient_at_all() -> None:
     """A step without any gradient is none: nothing is counted, the schedule stays."""
     p = start()
     opt = fastopt.SGD([p], wavering)
-    assert opt.step([None]) == fastopt.optimizer.Report(applied=False, grad_norm=None, step=0, skipped=0)
+    assert opt.step([None]) == fastopt.Report(applied=False, grad_norm=None, step=0, skipped=0)
     opt.step([np.ones(SIZE)])
     np.testing.assert_allclose(p, start() - wavering(0), rtol=1e-15)

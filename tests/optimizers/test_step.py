@@ -63,8 +63,10 @@ def test_groups_have_their_own_hyperparameters() -> None:
     opt.groups[1]["lr"] = 0.5
     opt.step([None, ones(1), None])
     assert (a[0], b[0], c[0]) == (0.0, 0.25, 0.0)
-    with pytest.raises(ValueError, match=r"lr differs between groups"):
-        _ = opt.lr
+    assert opt.lr[:2] == (0.5, 0.5)
+    assert callable(opt.lr[2])
+    with pytest.raises(TypeError, match=r"for group, x in zip\(opt.groups, values\)"):
+        opt.lr = opt.lr
     opt.lr = 0.125
     assert opt.lr == 0.125
     assert [group["lr"] for group in opt.groups] == [0.125] * 3
@@ -240,7 +242,7 @@ def test_none_leaves_parameter_state_and_count_alone(case: Case) -> None:
         ours, theirs = together.state[str(k)], opt.state["0"]
         assert ours["t"] == theirs["t"] == opt.t
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-        assert np.array_equal(together._plan.params[k], opt._engine.plan.params[0])
+        assert np.array_equal(together._engine.plan.params[k], opt._engine.plan.params[0])
     assert len(together._engine.cohorts) <= 4
 
 
@@ -316,8 +318,9 @@ def test_repr_shows_formula_and_every_hyperparameter(case: Case) -> None:
     shown = repr(opt)
     assert shown.startswith(case.optimizer.__name__ + ": " + opt.formula)
     assert "2 tensors, 9 elements" in shown
+    named = {"decoupled_decay": "weight_decay"} if hasattr(opt, "weight_decay") else {}
     for name in (*case.kwargs, *opt.groups[0]):
-        assert name == "params" or f"{name}=" in shown
+        assert name == "params" or f"{named.get(name, name)}=" in shown or f"{name}=" in shown
     for name, value in case.kwargs.items():
         if isinstance(value, float | str):
             assert f"{name}={value!r}" in shown or f"{name}={value:g}" in shown
@@ -374,12 +377,38 @@ def test_add_group_takes_what_was_given_at_construction() -> None:
     assert [group["lr"] for group in opt.groups] == [0.25, 0.5]
 
 
-def test_adamw_points_to_weight_decay() -> None:
+def test_weight_decay_of_adamw_is_another_name_of_its_decoupled_decay() -> None:
     opt = fastopt.AdamW(ones(1))
-    with pytest.raises(AttributeError, match="weight_decay"):
-        opt.decoupled_decay = 0.1
-    with pytest.raises(AttributeError, match="weight_decay"):
-        _ = opt.decoupled_decay
+    assert opt.weight_decay == opt.decoupled_decay == opt.groups[0]["decoupled_decay"] == 1e-2
+    opt.weight_decay = 0.1
+    assert opt.decoupled_decay == opt.groups[0]["weight_decay"] == 0.1
+    opt.groups[0]["weight_decay"] = 0.2
+    assert opt.weight_decay == 0.2
+    assert opt.state_dict()["groups"][0]["decoupled_decay"] == 0.2
+    assert fastopt.AdamW(ones(1), decoupled_decay=0.3).weight_decay == 0.3
+    for both in ({"weight_decay": 0.1, "decoupled_decay": 0.1}, {"decoupled_decay": 0.1, "weight_decay": 0.1}):
+        with pytest.raises(TypeError, match="weight_decay and decoupled_decay are one option of AdamW"):
+            fastopt.AdamW(ones(1), **both)
+        with pytest.raises(TypeError, match="one option of AdamW"):
+            fastopt.AdamW([{"params": ones(1), **both}])
+
+
+def test_current_gives_the_numbers_in_force() -> None:
+    opt = fastopt.AdamW(
+        [{"params": ones(1)}, {"params": ones(1), "lr": 0.5}], lr=lambda t: 1.0 / (1 + t), clip_norm=2.0
+    )
+    first, second = opt.current()
+    assert (first["lr"], second["lr"], first["clip_norm"]) == (1.0, 0.5, 2.0)
+    opt.step([ones(1), ones(1)])
+    assert opt.current()[0]["lr"] == 0.5
+    assert callable(opt.lr[0])
+
+
+def test_a_report_is_true_where_the_step_was_applied() -> None:
+    opt = fastopt.SGD([ones(1)], lr=1.0, on_nonfinite="skip")
+    assert opt.step([ones(1)])
+    assert not opt.step([np.full(1, np.nan)])
+    assert not opt.step([None])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt import LBFGS
 from tests.cases import CASES, DTYPES, Case, ordinary
 from tests.hostile.companions import RUNS, Run, Things
 from tests.lockstep import plain
@@ -57,7 +58,9 @@ def take_steps(run: Run, things: Things, name: str, dtype: Any, steps: range) ->
 
 def digest(things: Things) -> str:
     states = {key: state_of(thing) for key, thing in things.items() if has_state(thing)}
-    return hashlib.sha256(plain([things["opt"]._engine.plan.params, states]).encode()).hexdigest()
+    opt = things["opt"]
+    plan = opt._plan if isinstance(opt, LBFGS) else opt._engine.plan
+    return hashlib.sha256(plain([plan.params, states]).encode()).hexdigest()
 
 
 def has_state(thing: Any) -> bool:

@@ -44,8 +44,10 @@ def test_a_copy_goes_on_to_the_bit(case: Case, way: Any, backend: str) -> None:
     copied = way(opt)
     before = snapshot(opt)
     assert repr(copied) == repr(opt)
-    assert type(copied._plan) is type(opt._engine.plan)
-    assert not any(np.shares_memory(a, b) for a, b in zip(opt._engine.plan.params, copied._plan.params, strict=True))
+    assert type(copied._engine.plan) is type(opt._engine.plan)
+    assert not any(
+        np.shares_memory(a, b) for a, b in zip(opt._engine.plan.params, copied._engine.plan.params, strict=True)
+    )
     ahead = gradients(rng, np.float32)
     report = copied.step(ahead)
     assert snapshot(opt) == before

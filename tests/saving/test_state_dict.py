@@ -243,9 +243,9 @@ MISFITS = {
     "other groups": (edit("groups", []), "it has 0 groups"),
     "other names": (edit("groups/0/names", ("V", "b")), "other parameters"),
     "a bad option": (edit("options/clip_norm", 0.0), "clip_norm is 0.0"),
-    "options that exclude each other": (edit("options/clip_value", 1.0), "clip"),
+    "options that exclude each other": (edit("groups/0/clip_value", 1.0), "clip"),
     "a bad policy": (edit("options/on_nonfinite", "explode"), "on_nonfinite is 'explode'"),
-    "a bad switch": (edit("options/maximize", 2), "maximize is 2"),
+    "a bad switch": (edit("groups/0/maximize", 2), "maximize is 2"),
     "no average": (edit("options/average", None), "average"),
 }
 

@@ -1,0 +1,109 @@
+"""Prodigy, in the conventions of its authors and of optax."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, one_of, positive
+from fastopt.base.tree import Array
+from fastopt.core._core import corrections
+from fastopt.engine.hyperparameters import Fixed, Hyperparameter
+from fastopt.engine.program import Form, Scalar, Slot, Sum, Walk
+from fastopt.optimizers.base import Optimizer
+
+
+def _growth(name: str, value: Any) -> float:
+    x = number(name, value)
+    if not x >= 1:
+        raise ValueError(f"{name} is {x!r}: expected a number, 1 or larger, math.inf for no limit")
+    return x
+
+
+class Prodigy(Optimizer):
+    """Prodigy (Mishchenko & Defazio, 2023): Adam that estimates its step size d from how far the parameters have gone.
+
+    With dlr = d lr:  num = b3 num + d/d0 dlr sum g (p0 - p);  m = b1 m + d (1 - b1) g;  v = b2 v + d^2 (1 - b2) g^2;
+    s = b3 s + d/d0 dlr g;  d' = d_coef num / sum|s|;  p -= dlr m/(sqrt(v) + d eps), with d, once larger, from d'.
+
+    params, and the keywords that all optimizers take: see :class:`fastopt.Optimizer`.
+
+    lr : a factor of d, >= 0; leave it at 1, or a schedule that ends at 0. All groups have the same.
+    betas : the decays of m and v, each in [0, 1).
+    eps : >= 0.
+    beta3 : the decay of s and num, in [0, 1); None is the root of b2.
+    weight_decay : p -= dlr weight_decay p, >= 0.
+    d0, d_coef : what d starts at, and a factor of its estimate, > 0.
+    growth_rate : d grows by at most this factor a step, >= 1; only with update="authors".
+    bias_correction : lr times sqrt(1 - b2^t)/(1 - b1^t), as optax always has it.
+    safeguard_warmup : lr is not in s, so that a warm-up does not inflate d.
+    update : "authors" keeps the largest estimate beside d, and jumps to it at first; "optax" takes the larger of both.
+
+    d and the sums are of all parameters that have a gradient, and stand in `opt.scalars`. Where every gradient so far
+    was 0, a step does nothing and is not counted. State: "m", "v", "s", and "start", the parameter when the optimizer
+    was made.
+    """
+
+    __slots__ = ()
+
+    lr = Hyperparameter(at_least_0, 1.0)
+    betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)
+    eps = Hyperparameter(at_least_0, 1e-8)
+    weight_decay = Hyperparameter(at_least_0, 0.0)
+    beta3 = Fixed(lambda name, value: None if value is None else _fraction(name, value), None)
+    d0 = Fixed(positive, 1e-6)
+    d_coef = Fixed(positive, 1.0)
+    growth_rate = Fixed(_growth, float("inf"))
+    bias_correction = Fixed(boolean, False)
+    safeguard_warmup = Fixed(boolean, False)
+    update = Fixed(lambda name, value: one_of(name, value, ("authors", "optax")), "authors")
+
+    @classmethod
+    def form(cls, h: Any, p: Array) -> Form:
+        return Form(
+            passes=(
+                Scalar("prodigy_begin", all=True),
+                Walk(
+                    "prodigy_moments",
+                    (Sum("dot_difference", ("g", "start", "p"), "dot"), Sum("sum_abs", ("s",), "den")),
+                ),
+                Scalar("prodigy_estimate", all=True),
+                Walk("prodigy"),
+            ),
+            slots=(Slot("m"), Slot("v"), Slot("s"), Slot("start", start="p")),
+            all=(("d", h.d0), ("num", 0.0), ("d_max", h.d0)),
+            among=("dot", "den", "gain1", "gain2", "gain3", "dlr", "go", "step", "shrink", "eps_d"),
+            decays_first=False,
+        )
+
+    @classmethod
+    def check_groups(cls, values: list[Any]) -> None:
+        if values and any(own["lr"] != values[0]["lr"] for own in values):
+            raise ValueError("groups of Prodigy have one lr, as they share d: freeze a group that is to stand still")
+
+    @staticmethod
+    def described(h: Any) -> str:
+        return "Prodigy"
+
+    @staticmethod
+    def coefficients(h: Any) -> dict[str, float]:
+        beta1, beta2 = h.betas
+        beta3 = sqrt(beta2) if h.beta3 is None else h.beta3
+        return {
+            "beta1": beta1, "beta2": beta2, "beta3": beta3, "d0": h.d0, "d_coef": h.d_coef, "eps": h.eps,
+            "decay": h.weight_decay, "growth": h.growth_rate, "by_max": float(h.update == "authors"),
+            "safeguard": float(h.safeguard_warmup), "rate": h.lr,
+        }  # fmt: skip
+
+    @staticmethod
+    def coefficients_at(h: Any, t: int) -> dict[str, float]:
+        if not h.bias_correction:
+            return {}
+        correction, root = corrections(*h.betas, t)
+        return {"rate": h.lr * (root / correction)}
+
+
+def _fraction(name: str, value: Any) -> float:
+    x = number(name, value)
+    from_0_below_1(name, x)
+    return x
