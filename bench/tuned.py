@@ -1,6 +1,6 @@
 """What a careful NumPy user would write: every kernel as in-place ufuncs, without a temporary array.
 
-The functions have the names, buffers and coefficients of fastopt/reference.py, and its order of operations,
+The functions have the names, buffers and coefficients of fastopt/reference/, and its order of operations,
 so that their bits are the kernels' own (other orders save at most one pass of thirteen in Adam, within noise).
 `a` and `b` are scratch of the buffers' length. Coefficients are 0-d arrays: ufuncs take them twice as fast
 as Python floats, which matters below some thousands of elements.

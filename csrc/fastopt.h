@@ -17,8 +17,9 @@
 
 /* FO_CHUNK is the block of the reductions, and part of the promise of equal bits: changing it changes norms.
  * FO_WALK is what one stage hands to the next in L1, in bytes: measured, with six streams of it aliasing least.
+ * FO_AHEAD is how far memory is asked for before its turn, in bytes: see docs/decisions/prefetch.md.
  * FO_PER_THREAD is measured too: see docs/decisions/pool.md. */
-enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_PER_THREAD = 16384 };
+enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_AHEAD = 2048, FO_PER_THREAD = 16384 };
 enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 14, FO_MAX_CALLS = 8, FO_MAX_SUM_BUFFERS = 3, FO_MAX_OUTS = 8 };
 
 #define FO_KERNEL_ID(name) fo_k_##name,
@@ -224,6 +225,8 @@ typedef struct {
     fo_trial trial;
     double max_norm;     /* of all gradients together; infinite: do not clip */
     double unscale;      /* what gradients are multiplied by first; their norm is measured after that */
+    int ahead;           /* step.c's: its memory is more than the caches hold */
+    ptrdiff_t bytes;     /* that a step touches, each once */
     int flush;
     int measure;         /* compute the norm first, and refuse the step where it is not finite */
     double norm;         /* out: the norm, where measured */
@@ -267,6 +270,11 @@ int fo_spare(const fo_vectors *v);
 
 /* The control words of up to `threads` threads of the pool, the caller's first; returns how many. */
 int fo_controls(uint64_t *words, int threads);
+
+/* Whether steps of so many bytes ask for their memory ahead: of more than the caches hold, as the system gives their sizes,
+ * or as FASTOPT_PREFETCH=0 or 1 says, or fo_prefetch(0 or 1); fo_prefetch(-1) asks the caches again. No bit changes. */
+int fo_asks_ahead(ptrdiff_t bytes);
+void fo_prefetch(int always);
 
 /* Threads that the pool has started, and whether this build can have any. */
 int fo_threads_started(void);

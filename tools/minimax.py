@@ -1,4 +1,4 @@
-"""The polynomials of csrc/exponential.h: minimax in relative error by the Remez exchange, in 60 decimal digits.
+"""The polynomials of csrc/kernels/exponential.h: minimax in relative error by the Remez exchange, in 60 decimal digits.
 
     python tools/minimax.py
 

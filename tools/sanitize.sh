@@ -10,17 +10,18 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 flags="-std=c11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wdouble-promotion -Werror -g"
-through_python=(tests/test_{bits,door,clipping,threads,optimizer,vectors,lbfgs,losses,loss_kernels}.py)
+through_python=(tests/core/test_{bits,door,threads,vectors,loss_kernels}.py tests/training/test_clipping.py
+    tests/optimizers/test_step.py tests/minimization/test_lbfgs.py tests/losses/test_losses.py)
 CC=${CC:-gcc}
 export CC PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Threads of a BLAS are not ours to check; a fork amid threads, then threads in the child, is what the tests do.
 export OPENBLAS_NUM_THREADS=1 PYTHONMALLOC=malloc
-threads_through_python=(tests/test_{threads,loss_kernels}.py)
+threads_through_python=(tests/core/test_{threads,loss_kernels}.py)
 core_arguments=(500 10)
 if [[ ${1:-} == --fast ]]; then
     shift
-    through_python=(tests/test_{door,clipping,optimizer,vectors,loss_kernels}.py)
-    threads_through_python=(tests/test_{threads,loss_kernels}.py -k "worker or digest_on_any")
+    through_python=(tests/core/test_{door,vectors,loss_kernels}.py tests/training/test_clipping.py tests/optimizers/test_step.py)
+    threads_through_python=(tests/core/test_{threads,loss_kernels}.py -k "worker or digest_on_any")
     core_arguments=(50 2)
 fi
 (($#)) || set -- thread address undefined memcheck
@@ -73,7 +74,7 @@ c_program() { # NAME
         arguments=(20 2 0)
     fi
     # shellcheck disable=SC2086
-    $CC $flags "${how[@]}" -Icsrc csrc/*.c tests/c/*.c -o "$program" -pthread -lm || return
+    $CC $flags "${how[@]}" -Icsrc csrc/*/*.c tests/core/c/*.c -o "$program" -pthread -lm || return
     leaks=1 watched "$1" "${fixed[@]}" "${run[@]}" "$program" "${arguments[@]}" >"$work/output"
     local status=$?
     grep -v '^hash' "$work/output"
@@ -90,10 +91,10 @@ python_tests() { # NAME
     (cd "$tree" || exit
         FASTOPT_SANITIZE=$1 "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
         watched "$1" "${fixed[@]}" "${preload[@]}" "$python" -m pytest -p no:cacheprovider "${tests[@]}" \
-            --deselect tests/test_loss_kernels.py::test_the_loops_are_vectors \
-            --deselect tests/test_threads.py::test_no_thread_to_be_had \
-            --deselect tests/test_threads.py::test_workers_that_slept_keep_off_the_caller_s_processor_and_its_affinity_stays \
-            --deselect tests/test_threads.py::test_idle_workers_use_no_cpu)
+            --deselect tests/core/test_loss_kernels.py::test_the_loops_are_vectors \
+            --deselect tests/core/test_threads.py::test_no_thread_to_be_had \
+            --deselect tests/core/test_threads.py::test_workers_that_slept_keep_off_the_caller_s_processor_and_its_affinity_stays \
+            --deselect tests/core/test_threads.py::test_idle_workers_use_no_cpu)
 }
 
 python=$work/venv/bin/python

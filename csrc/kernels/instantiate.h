@@ -32,11 +32,30 @@
         FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
         FN(name)(n FO_##name(PASS, PASS, PASS)); \
     }
+
+/* The same for buffers that come from memory: line by line, each asked for FO_AHEAD bytes before its turn, because hardware
+ * follows too few streams, and not across pages. */
+#define LINE ((ptrdiff_t)(64 / sizeof(real)))
+#define BUFFER_AHEAD(x) __builtin_prefetch((const char *)x + FO_AHEAD);
+#define BUFFER_ADVANCE(x) x += LINE;
+#define NOTHING_AHEAD(x)
+#define MAKE_AHEAD(name) \
+    static TARGET void JOIN(name##_ahead, REAL, ISA)(ptrdiff_t n, void *const *buf, const double *coef) \
+    { \
+        FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
+        for (; n >= LINE; n -= LINE) { \
+            FO_##name(BUFFER_AHEAD, BUFFER_AHEAD, NOTHING_AHEAD) \
+            FN(name)(LINE FO_##name(PASS, PASS, PASS)); \
+            FO_##name(BUFFER_ADVANCE, BUFFER_ADVANCE, NOTHING_AHEAD) \
+        } \
+        FN(name)(n FO_##name(PASS, PASS, PASS)); \
+    }
+#define AHEAD_SLOT(name) [fo_k_##name] = JOIN(name##_ahead, REAL, ISA),
 #define KERNEL_SLOT(name) [fo_k_##name] = ENTRY(name),
 #define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
 #define SUM_SLOT(name) [fo_sum_##name] = FN(name),
 #define SLOTS \
-    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
+    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .ahead = {FO_KERNELS(AHEAD_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
       .sum = {FO_SUMS(SUM_SLOT)}, .add_squares = FN(add_squares), .adafactor_factors = FN(adafactor_factors), \
       .gather = FN(gather), .scatter = FN(scatter), .fill = FN(fill), \
       .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
@@ -54,6 +73,7 @@
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
+FO_KERNELS(MAKE_AHEAD)
 static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef real
 #undef REAL
@@ -71,6 +91,7 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
+FO_KERNELS(MAKE_AHEAD)
 static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef real
 #undef REAL
@@ -81,6 +102,12 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef SUM_SLOT
 #undef REDUCTION_SLOT
 #undef KERNEL_SLOT
+#undef AHEAD_SLOT
+#undef MAKE_AHEAD
+#undef NOTHING_AHEAD
+#undef LINE
+#undef BUFFER_ADVANCE
+#undef BUFFER_AHEAD
 #undef MAKE_ENTRY
 #undef PASS
 #undef COEF_UNPACK

@@ -8,7 +8,7 @@ typedef void fo_kernel(ptrdiff_t n, void *const *buf, const double *coef);
 typedef double fo_reduction(ptrdiff_t n, const void *in, double unit);
 
 typedef struct {
-    fo_kernel *kernel[FO_KERNEL_COUNT];
+    fo_kernel *kernel[FO_KERNEL_COUNT], *ahead[FO_KERNEL_COUNT];
     fo_reduction *reduce[FO_REDUCTION_COUNT];
     double (*sum[FO_SUM_COUNT])(ptrdiff_t n, const void *const *in);
     void (*add_squares)(ptrdiff_t n, double *sums, const void *in);

@@ -23,6 +23,7 @@ typedef struct {
     const fo_tensor *tensor;
     const fo_view *grad;
     const fo_functions *functions;
+    fo_kernel *const *kernels;
     double scale, coef[FO_MAX_CALLS][FO_MAX_COEFS];
     int direct, spreads, spread_slot[SPREAD];
     ptrdiff_t size;
@@ -101,7 +102,7 @@ static void run_calls(const walker *w, int calls, ptrdiff_t start, ptrdiff_t n)
         void *buf[FO_MAX_BUFFERS];
         for (int b = 0; b < call->buffers; b++)
             buf[b] = place(w, call->slot[b], start);
-        w->functions->kernel[call->kernel](n, buf, call->registers ? w->coef[c] : call->coef);
+        w->kernels[call->kernel](n, buf, call->registers ? w->coef[c] : call->coef);
     }
 }
 
@@ -163,6 +164,7 @@ void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, double scale, ptrdi
     walker w = {.program = program, .pass = &program->pass[pass], .tensor = tensor, .grad = &plan->grads[t],
                 .functions = fo_functions_for(plan->grads[t].dtype), .scale = scale, .memory = &memory,
                 .size = fo_item_size(plan->grads[t].dtype)};
+    w.kernels = plan->ahead ? w.functions->ahead : w.functions->kernel;
     w.direct = w.grad->dense && scale == 1.0 && !w.pass->edits;
     for (int c = 0; c < w.pass->calls; c++) {
         const fo_call *call = &w.pass->call[c];

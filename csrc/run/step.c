@@ -59,7 +59,7 @@ static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff
     const int pass = passes_in(program, plan->phases, w->phase);
     if (program->passes == 1 && pass == 0) {
         walk_foresee(plan, t + 1);
-        walk(&program->pass[0], tensor, grad, scale_of(w, program), begin, end, plan->chunk);
+        walk(&program->pass[0], tensor, grad, scale_of(w, program), begin, end, plan->chunk, plan->ahead);
     } else if (pass >= 0 && program->pass[pass].kind != FO_SCALAR_PASS && plan->rules[program->rule].go) {
         passes_walk(plan, t, pass, scale_of(w, program), begin, end);
     }
@@ -227,6 +227,7 @@ int fo_step(fo_plan *plan)
 {
     work w;
     w.plan = plan;
+    plan->ahead = fo_asks_ahead(plan->bytes);
     w.length = 0;
     w.workers = take_threads(plan, &w);
     const double begun = w.length ? trial_now() : 0;

@@ -9,10 +9,11 @@ enum { CACHE_LINE = 64 };
 /* One tensor's elements from begin, a chunk boundary, to end. A gradient that no stage changes is read where it
  * lies: the rule's own first operation on it is arithmetic, so it has the bits of 1 * g. */
 void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, double scale, ptrdiff_t begin, ptrdiff_t end,
-          ptrdiff_t chunk)
+          ptrdiff_t chunk, int ahead)
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     const fo_functions *f = fo_functions_for(grad->dtype);
+    fo_kernel *const *kernels = ahead ? f->ahead : f->kernel;
     const ptrdiff_t size = fo_item_size(grad->dtype);
     const int direct = grad->dense && scale == 1.0 && !pass->edits;
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
@@ -31,7 +32,7 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, dou
                 buf[b] = slot != FO_SLOT_G ? tensor->slot[slot] + start * size
                        : direct ? grad->data + start * size : scratch;
             }
-            f->kernel[call->kernel](n, buf, call->coef);
+            kernels[call->kernel](n, buf, call->coef);
         }
     }
 }

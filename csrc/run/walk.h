@@ -4,9 +4,10 @@
 
 #include "fastopt.h"
 
-/* The elements from begin, a chunk boundary, to end; gradients are first multiplied by scale. */
+/* The elements from begin, a chunk boundary, to end; gradients are first multiplied by scale. `ahead` asks for
+ * memory before its turn. */
 void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, double scale, ptrdiff_t begin, ptrdiff_t end,
-          ptrdiff_t chunk);
+          ptrdiff_t chunk, int ahead);
 
 /* Asks for the first line of all memory of a tensor while the one before it is computed: hardware does not guess it. */
 void walk_foresee(const fo_plan *plan, ptrdiff_t t);

@@ -149,6 +149,7 @@ cdef extern from "fastopt.h" nogil:
         int threads
         int always_pool
         double max_norm
+        Py_ssize_t bytes
         double unscale
         int flush
         int measure
@@ -178,6 +179,8 @@ cdef extern from "fastopt.h" nogil:
     double fo_dot(int dtype, Py_ssize_t n, const void* a, const void* b)
     int fo_remember(fo_vectors* v, int given)
     int fo_spare(const fo_vectors* v)
+    int fo_asks_ahead(Py_ssize_t bytes)
+    void fo_prefetch(int always)
     int fo_threads_started()
     int fo_threads_available()
     int fo_controls(uint64_t* words, int threads)

@@ -1,4 +1,4 @@
-# Gradients on their own, included by _core.pyx: their checks, norms, and clipping in place. See fastopt/clipping.py.
+# Gradients on their own, included by _core.pyx: their checks, norms, and clipping in place. See fastopt/training/clipping.py.
 
 def check_gradients(names, list arrays, bint write, str what="gradient"):
     """The door for gradients on their own; with `write`, they must be writable and not overlap."""

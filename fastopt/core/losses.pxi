@@ -1,5 +1,5 @@
 # The losses' kernels, included by _core.pyx: each checks its arrays, then makes one call without the GIL. Bits and
-# formulas are those of fastopt/reference_losses.py.
+# formulas are those of fastopt/reference/losses.py.
 
 cdef tuple _shape(cnp.ndarray a):
     """Not the attribute, which a subclass may have made anew."""

@@ -42,6 +42,11 @@ def threads_available():
     return fo_threads_available() != 0
 
 
+def prefetch(int always):
+    """Steps ask for memory ahead always (1), never (0), or where they touch more than the caches hold (-1)."""
+    fo_prefetch(always)
+
+
 def power(double base, int64_t n):
     return fo_power(base, n)
 

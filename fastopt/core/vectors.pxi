@@ -1,4 +1,4 @@
-# The vectors of a descent, included by _core.pyx: csrc/vectors.c on memory of its own, so that no call has to check
+# The vectors of a descent, included by _core.pyx: csrc/kernels/vectors.c on memory of its own, so that no call has to check
 # an array.
 
 cdef class Vectors:

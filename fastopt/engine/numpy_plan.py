@@ -1,4 +1,4 @@
-"""``backend="numpy"``: the twins of csrc/step.c and csrc/vectors.c, running fastopt.reference through the same door.
+"""``backend="numpy"``: the twins of csrc/run/step.c and csrc/kernels/vectors.c, running fastopt.reference through the same door.
 
 It shares the optimizer classes, the checks and the programs with the compiled backend, so a test that
 compares the two compares kernels and their order, and nothing else.

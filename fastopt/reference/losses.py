@@ -1,4 +1,4 @@
-"""The kernels of csrc/losses.h and csrc/exponential.h once more, in NumPy: same names, same order, same brackets.
+"""The kernels of csrc/kernels/losses.h and csrc/kernels/exponential.h once more, in NumPy: same names, same order, same brackets.
 
 As in :mod:`fastopt.reference`, each function equals the compiled kernel bit for bit (any NaN equals any NaN) under the
 same flush mode, and checks nothing. The functions with a compiled counterpart take its arguments: see
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class Constants(NamedTuple):
-    """csrc/exponential.h's, of one type; the polynomials from their highest power down."""
+    """csrc/kernels/exponential.h's, of one type; the polynomials from their highest power down."""
 
     word: Any
     mantissa_bits: int

@@ -1,4 +1,4 @@
-"""Twins of csrc/vectors.c: vectors that are no parameters."""
+"""Twins of csrc/kernels/vectors.c: vectors that are no parameters."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ from fastopt.base.atomic import replacing
 from fastopt.base.tree import Array
 from fastopt.base.version import __version__
 
-FORMAT = 1
+FORMAT = 2
+"""What is written. Format 1, of fastopt 0.1.0, differs in what a state holds, and is read: state_dict.upgraded."""
+READ = 1, 2
 LARGEST_HEADER = 100_000_000
 """In bytes; the safetensors package reads none that is larger."""
 MOST_VALUES = 1_000_000
@@ -233,9 +235,9 @@ def _description(metadata: Mapping[str, str] | None, most: int) -> Any:
     if type(written) is int and written > FORMAT:
         raise ValueError(
             f"it has format {written}, written by fastopt {document.get('fastopt')}, "
-            f"and this version reads format {FORMAT}: upgrade fastopt"
+            f"and this version reads formats up to {FORMAT}: upgrade fastopt"
         )
-    if type(written) is not int or written != FORMAT or document.keys() != {"format", "fastopt", "state"}:
+    if type(written) is not int or written not in READ or document.keys() != {"format", "fastopt", "state"}:
         raise ValueError("its description is not that of a checkpoint of fastopt")
     return document["state"]
 

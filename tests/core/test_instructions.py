@@ -13,7 +13,7 @@ import pytest
 from fastopt.core import _core
 
 # Instructions of one AdamW step over one array of 1000 float32 on AVX2, by version of CPython, measured with
-# `python -m pytest -s tests/test_instructions.py` and gcc 12. An interpreter built with optimizations needs fewer.
+# `python -m pytest -s tests/core/test_instructions.py` and gcc 12. An interpreter built with optimizations needs fewer.
 MEASURED = {(3, 11): 14_248}
 HEADROOM = 1.15
 

@@ -1,5 +1,5 @@
 """Runs every case of the registry, and what goes with an optimizer, from one process to the next, for
-tests/test_resume.py:
+tests/saving/test_resume.py:
 
 python -m tests.saving.resume FOLDER BACKEND        the first steps, then all is saved to the folder
 python -m tests.saving.resume FOLDER BACKEND end  loads it, takes the other steps, prints a digest of each run as JSON

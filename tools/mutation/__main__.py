@@ -54,7 +54,7 @@ class Kernels:
         for name in filter(None, listed.split("\0")):
             (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.tree / name)
-        kernels = self.tree / "csrc/kernels.c"
+        kernels = self.tree / "csrc/kernels/kernels.c"
         kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
         self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
         self.module = next(self.tree.glob("fastopt/_core*.so"))

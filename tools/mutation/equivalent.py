@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-RULES, STAGES, NORMS, TWINS = "csrc/rules.h", "csrc/stages.h", "csrc/reductions.h", "fastopt/reference.py"
-LOSSES, CALLS, VECTORS = "csrc/losses.h", "csrc/losses.c", "csrc/vectors.c"
-TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference_losses.py", "fastopt/numpy_backend.py"
+RULES, STAGES, NORMS, TWINS = "csrc/kernels/rules/", "csrc/kernels/stages.h", "csrc/kernels/reductions.h", "fastopt/reference/"
+LOSSES, CALLS, VECTORS = "csrc/kernels/losses.h", "csrc/kernels/losses.c", "csrc/kernels/vectors.c"
+TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference/losses.py", "fastopt/engine/numpy_plan.py"
 
 BORDER = "at the border both branches are the same number"
 ZERO = "they differ where the difference is -0, and -0 + eps_in is +0 either way"

@@ -29,14 +29,15 @@ class Source(NamedTuple):
     exchanged: tuple[list[str], ...] = ()
 
 
-ATTACK = "tests/test_memory.py::test_between_guard_pages[tests.{}-baseline]"
+FAMILIES = "sgd", "adagrad", "rmsprop", "adam", "lion", "lamb", "adafactor", "prodigy"
+ATTACK = "tests/base/test_memory.py::test_between_guard_pages[tests.hostile.{}-baseline]"
 STEP_TESTS = [
-    "tests/test_bits.py",
-    "tests/test_clipping.py",
+    "tests/core/test_bits.py",
+    "tests/training/test_clipping.py",
     *(ATTACK.format(f"guarded-{name}") for name in ("kernels", "steps", "layouts")),
 ]
 LOSS_TESTS = [
-    "tests/test_loss_kernels.py",
+    "tests/core/test_loss_kernels.py",
     *(ATTACK.format(f"guarded_losses-{name}") for name in ("kernels", "classes")),
 ]
 VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
@@ -46,31 +47,33 @@ OF_LOSSES = (
     (".*", "softmax_cross_entropy"),
 )
 KERNELS = [
-    Source("csrc/rules.h", STEP_TESTS),
-    Source("csrc/stages.h", STEP_TESTS),
-    Source("csrc/reductions.h", STEP_TESTS, groups=((".*", "norms"),)),
-    Source("csrc/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
-    Source("csrc/losses.h", LOSS_TESTS, groups=OF_LOSSES),
-    Source("csrc/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
-    Source("csrc/vectors.c", ["tests/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS),
+    *(Source(f"csrc/kernels/rules/{name}.h", STEP_TESTS) for name in FAMILIES),
+    Source("csrc/kernels/stages.h", STEP_TESTS),
+    Source("csrc/kernels/reductions.h", STEP_TESTS, groups=((".*", "norms"),)),
+    Source("csrc/kernels/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
+    Source("csrc/kernels/losses.h", LOSS_TESTS, groups=OF_LOSSES),
+    Source("csrc/kernels/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
+    Source("csrc/kernels/vectors.c", ["tests/core/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS),
 ]
 VECTOR_TESTS = [
-    "tests/test_vectors.py::test_the_direction_is_that_of_the_bfgs_matrix",
-    "tests/test_vectors.py::test_a_pair_is_kept_where_its_curvature_is_safely_positive",
-    "tests/test_vectors.py::test_steepness_sees_what_is_not_finite",
-    "tests/test_lbfgs.py",
+    "tests/core/test_vectors.py::test_the_direction_is_that_of_the_bfgs_matrix",
+    "tests/core/test_vectors.py::test_a_pair_is_kept_where_its_curvature_is_safely_positive",
+    "tests/core/test_vectors.py::test_steepness_sees_what_is_not_finite",
+    "tests/minimization/test_lbfgs.py",
 ]
 FORMULA_TESTS = [
-    "tests/test_formulas.py",
-    *(f"tests/test_{name}.py" for name in ("optimizer", "clipping", "sam", "averaging", "accumulation", "lookahead")),
+    "tests/optimizers/test_formulas.py",
+    "tests/optimizers/test_step.py",
+    "tests/training/test_clipping.py",
+    *(f"tests/around/test_{name}.py" for name in ("sam", "averaging", "accumulation", "nesterov")),
     *VECTOR_TESTS,
-    "--deselect=tests/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
+    "--deselect=tests/training/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
 ]
 TWINS = [
-    Source("fastopt/reference.py", FORMULA_TESTS),
-    Source("fastopt/reference_losses.py", ["tests/test_loss_formulas.py", "tests/test_losses.py"]),
+    *(Source(f"fastopt/reference/{name}.py", FORMULA_TESTS) for name in (*FAMILIES, "stages", "reductions", "vectors")),
+    Source("fastopt/reference/losses.py", ["tests/losses/test_formulas.py", "tests/losses/test_losses.py"]),
     Source(
-        "fastopt/numpy_backend.py",
+        "fastopt/engine/numpy_plan.py",
         VECTOR_TESTS,
         only=r"ReferenceVectors\.(?!__init__|count|forget|pairs|spare).*",
         exchanged=VECTOR_MEMBERS,

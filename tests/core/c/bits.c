@@ -258,6 +258,9 @@ struct example {
     fo_tensor tensors[TENSORS];
     fo_view grads[TENSORS];
     fo_program programs[2];
+    fo_pass passes[2];
+    fo_rule rule;
+    fo_group group;
     char *elements[TENSORS];
     matrix strided;
     int dtype[TENSORS];
@@ -266,20 +269,19 @@ struct example {
 
 fo_plan *example_plan(example *e) { return &e->plan; }
 
-static void add_call(fo_program *program, int kernel)
+static void add_call(fo_pass *pass, int kernel)
 {
     const fo_kernel_info *info = &fo_registry[kernel];
-    fo_call *call = &program->call[program->calls];
+    fo_call *call = &pass->call[pass->calls];
     call->kernel = kernel;
     call->buffers = info->buffers;
+    call->coefs = info->coefs;
     for (int b = 0; b < info->buffers; b++)
         call->slot[b] = fo_slot(kernel, b);
     coefficients(kernel, call->coef);
-    if (info->kind == 'r')
-        program->rule = program->calls;
     if (info->kind == 'b' && strcmp(info->buffer[0], "g") == 0)
-        program->edits = 1;
-    program->calls++;
+        pass->edits = 1;
+    pass->calls++;
 }
 
 example *example_make(int dtype, double max_norm, int flush)
@@ -289,12 +291,20 @@ example *example_make(int dtype, double max_norm, int flush)
     example *e = allocate((ptrdiff_t)(sizeof *e / 8 + 1), FO_F64, 0);
     ptrdiff_t blocks = 0;
     for (size_t k = 0; k < sizeof first / sizeof first[0]; k++)
-        add_call(&e->programs[0], first[k]);
+        add_call(&e->passes[0], first[k]);
     for (size_t k = 0; k < sizeof second / sizeof second[0]; k++)
-        add_call(&e->programs[1], second[k]);
+        add_call(&e->passes[1], second[k]);
+    for (int k = 0; k < 2; k++) {
+        e->passes[k].reads = 1;
+        e->programs[k] = (fo_program){.passes = 1, .pass = &e->passes[k]};
+    }
+    e->rule.go = 1;
+    e->group.sign = -1;
     e->plan = (fo_plan){.tensors = e->tensors, .grads = e->grads, .count = TENSORS, .programs = e->programs,
+                        .program_count = 2, .rules = &e->rule, .rule_count = 1, .groups = &e->group, .group_count = 1,
+                        .phases = 1,
                         .per_thread = 1, .chunk = FO_CHUNK, .threads = 1, .always_pool = 1, .max_norm = max_norm,
-                        .sign = -1, .unscale = 1, .flush = flush, .measure = 1};
+                        .unscale = 1, .flush = flush, .measure = 1};
     for (int t = 0; t < TENSORS; t++) {
         fo_tensor *tensor = &e->tensors[t];
         const ptrdiff_t n = tensor_size[t];

@@ -6,7 +6,7 @@
  * The pool is driven for `rounds` steps of each of several threads, and forked `forks` times meanwhile; `flushes`
  * is 0 on a machine that cannot flush subnormals, as valgrind's cannot.
  *
- * tests/test_c.py builds and runs it; tools/sanitize.sh does under sanitizers and valgrind. */
+ * tests/core/test_c.py builds and runs it; tools/sanitize.sh does under sanitizers and valgrind. */
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"

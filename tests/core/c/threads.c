@@ -66,15 +66,20 @@ void check_control_word(int flushes)
             const void *value = dtype == FO_F32 ? (const void *)&single : (const void *)&tiny[FO_F64];
             for (ptrdiff_t i = 0; i < n; i++)
                 memcpy(p + i * size, value, (size_t)size);
-            fo_program program = {.calls = 1, .call = {{.kernel = fo_k_sgd, .buffers = 2,
-                                                        .slot = {FO_SLOT_P, FO_SLOT_G}, .coef = {1}}}};
+            fo_pass pass = {.calls = 1, .reads = 1, .call = {{.kernel = fo_k_sgd, .buffers = 2, .coefs = 1,
+                                                              .slot = {FO_SLOT_P, FO_SLOT_G}, .coef = {1}}}};
+            fo_program program = {.passes = 1, .pass = &pass};
+            fo_rule rule = {.go = 1};
+            fo_group group = {.sign = 1};
             fo_tensor tensor = {.slot = {[FO_SLOT_P] = p}};
             fo_view grad = {.data = g, .shape = &n, .strides = &size, .size = n, .ndim = 1, .dense = 1,
                             .dtype = dtype};
             double parts[N / FO_CHUNK];
             fo_plan plan = {.tensors = &tensor, .grads = &grad, .count = 1, .programs = &program, .parts = parts,
+                            .program_count = 1, .rules = &rule, .rule_count = 1, .groups = &group, .group_count = 1,
+                            .phases = 1, .unscale = 1,
                             .elements = n, .per_thread = 1, .chunk = FO_CHUNK, .threads = WORKERS, .always_pool = 1,
-                            .max_norm = HUGE_VAL, .sign = 1, .flush = flush};
+                            .max_norm = HUGE_VAL, .flush = flush};
             expect(fo_step(&plan) == 1, "a step over subnormals was refused");
             ptrdiff_t kept = 0;
             for (ptrdiff_t i = 0; i < n; i++)
