@@ -8,7 +8,8 @@ updates `params` (arrays, or nested lists and dicts of them) in place.
 
 import sys as _sys
 
-from fastopt import losses, reference, schedules
+from fastopt import losses, schedules
+from fastopt import reference as reference
 from fastopt.app.selftest import selftest
 from fastopt.around.averaging import EMA, RunningMean
 from fastopt.around.loss_scaler import LossScaler
@@ -74,7 +75,6 @@ __all__ = [
     "line_search",
     "losses",
     "minimize",
-    "reference",
     "scaling",
     "schedules",
     "selftest",

@@ -102,6 +102,12 @@ STAGES = [
 
 CASES = RULES + STAGES
 
+
+def elementwise(case: Case) -> bool:
+    """Whether what becomes of an element depends on that element alone."""
+    return case.optimizer not in (LAMB, Adafactor, Prodigy)
+
+
 DTYPES = [np.float32, np.float64]
 
 # Around every tail of a vector, and around the chunk.

@@ -6,7 +6,8 @@
 Half of the mutations are of bytes; the others are of the header, the description and the arrays, with all checksums
 put right again, so that what lies behind these is reached. An input that loads, or is refused with words not seen
 before, is mutated further. Each input must be refused with a ValueError and change nothing, or load as another reader
-(tests/saving/checkpoints.py) reads it, with every checksum right. No load may take more memory than in proportion to its file.
+(tests/saving/checkpoints.py) reads it, with every checksum right. No load may take more memory than in proportion to
+its file.
 The guided run begins with what a short mutating one found.
 Exits with an error, and the input in a file, at the first that does otherwise. From the root of the project.
 """

@@ -115,7 +115,8 @@ def _memory(engine: Engine) -> Accumulation:
 def _made(engine: Engine) -> Accumulation:
     if engine.accumulation is None:
         engine.accumulation = Accumulation(engine)
-    return engine.accumulation
+    made: Accumulation = engine.accumulation
+    return made
 
 
 def refuse_pending(engine: Engine) -> None:
@@ -133,7 +134,8 @@ def step(engine: Engine, grads: Tree, report: type[Report], unscale: float) -> R
     memory = engine.accumulation
     if memory is None:
         raise RuntimeError(EMPTY)
-    return memory.plan.during(APPLYING, memory.step, engine, report, unscale)
+    done: Report = memory.plan.during(APPLYING, memory.step, engine, report, unscale)
+    return done
 
 
 def discard(engine: Engine) -> None:
@@ -144,8 +146,9 @@ def discard(engine: Engine) -> None:
 def held(engine: Engine, why: str, function: Callable[..., None], *args: Any) -> None:
     """function(*args) while nothing is accumulated in other threads."""
     if engine.accumulation is None:
-        return function(*args)
-    return engine.accumulation.plan.during(why, function, *args)
+        function(*args)
+    else:
+        engine.accumulation.plan.during(why, function, *args)
 
 
 def save(engine: Engine) -> dict[str, Any]:

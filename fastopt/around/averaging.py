@@ -15,9 +15,10 @@ from fastopt.base.fitting import copies_fitting, is_count
 from fastopt.base.memory import copies_of
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
-from fastopt.engine.hyperparameters import Own, Scalar, show
+from fastopt.engine.hyperparameters import Own, show
 from fastopt.engine.passes import Plans, named, stepping
 from fastopt.engine.program import passed
+from fastopt.schedules.base import Scalar
 
 if TYPE_CHECKING:
     from fastopt.engine.engine import Engine

@@ -89,7 +89,7 @@ class LossScaler:
             constants = {name: saved[name] for name in ("growth_factor", "backoff_factor", "growth_interval")}
             other = LossScaler(saved["scale"], **constants)
             applied = whole("applied", saved["applied"], 0)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"saved does not fit: {error}") from None
         own = {name: getattr(other, name) for name in constants}
         _core.publish([], [(self, name, x) for name, x in {**own, "_now": (other.scale, applied)}.items()])

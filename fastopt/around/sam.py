@@ -16,8 +16,9 @@ from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
 from fastopt.engine.engine import Engine, Report
-from fastopt.engine.hyperparameters import Own, Scalar, show
+from fastopt.engine.hyperparameters import Own, show
 from fastopt.engine.passes import plan_beside, prepare_pass, stepping
+from fastopt.schedules.base import Scalar
 
 WHY = (
     "the parameters are at SAM's perturbed point: go on with second_step(grads) of the SAM, or give this step up with "

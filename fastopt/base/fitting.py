@@ -20,7 +20,7 @@ def is_count(x: Any) -> bool:
 def wrong_keys(what: str, mine: Mapping[str, Any], saved: Any) -> list[str]:
     if not isinstance(saved, Mapping):
         return [f"{what}: no dict, but {shown(saved)}"]
-    missing, extra = [k for k in mine if k not in saved], [k for k in saved if k not in mine]
+    missing, extra = [k for k in mine if k not in saved], [k for k in saved if not isinstance(k, str) or k not in mine]
     return [f"{what} missing: {missing}"] * bool(missing) + [f"{what} not known here: {extra}"] * bool(extra)
 
 

@@ -133,9 +133,9 @@ class Engine(_core.Engine):
                 values, fixed = rule.defaults(given)  # type: ignore[attr-defined]
                 fixed = {**self.fixed, **fixed}
         frozen = boolean("frozen", given.pop("frozen", False))
-        options = rule.options()  # type: ignore[attr-defined]
+        options = rule.options()
         for name, value in given.items():
-            own = rule.own_name(name)  # type: ignore[attr-defined]
+            own = rule.own_name(name)
             if own != name and own in given:
                 raise TypeError(f"{name} and {own} are one option of {rule.__name__}: pass one of them")
             if own not in values:
@@ -303,6 +303,8 @@ class Engine(_core.Engine):
                     option = known[name]
                     self.followed.append((numbers, name, option, x, option.check if callable(x) else None))
         self._evaluate()
+        before, self._live = self.of_all(), None
+        self.registers = before
         self.rules = list(dict.fromkeys(group._rule for group in self.groups))
         for index, cohort in enumerate(self.cohorts):
             rule = self.groups[cohort.group]._rule
@@ -347,26 +349,26 @@ class Engine(_core.Engine):
 
     def of_all(self) -> dict[str, dict[str, float]]:
         """What each rule keeps in registers of all tensors, by the name of its class: live once it has stepped."""
-        if self._live is not self.plan:
-            return self.registers
         found = {}
-        for index, rule in enumerate(self.rules):
-            if names := self._names_of_all(index):
-                found[rule.__name__] = dict(zip(names, self.plan.registers(index, len(names)), strict=True))
+        for rule, form in self._sharing().items():
+            kept = dict(form.all) | self.registers.get(rule.__name__, {})
+            if self._live is self.plan:
+                kept = dict(zip(kept, self.plan.registers(self.rules.index(rule), len(kept)), strict=True))
+            found[rule.__name__] = kept
         return found
 
-    def _names_of_all(self, index: int) -> dict[str, float]:
-        return dict(next((cohort.form.all for cohort in self.cohorts if cohort.rule_index == index), ()))
+    def _sharing(self) -> dict[type[Rule], Form]:
+        """The rules that have registers of all tensors, with a form that names them."""
+        forms = ((self.groups[cohort.group].rule, cohort.form) for cohort in self.cohorts)
+        return {rule: form for rule, form in forms if form.all}
 
     def _first_registers(self) -> list[list[float]]:
-        values = self.of_all()
-        found = []
-        for index, rule in enumerate(self.rules):
-            before = values.get(rule.__name__, {})
-            form = next((cohort.form for cohort in self.cohorts if cohort.rule_index == index), None)
-            kept = [before.get(name, start) for name, start in self._names_of_all(index).items()]
-            found.append(kept + [0.0] * (len(form.among) if form else 0))
-        return found
+        values, sharing = self.of_all(), self._sharing()
+        empty: list[float] = []
+        return [
+            [*values[rule.__name__].values(), *[0.0] * len(sharing[rule].among)] if rule in sharing else empty
+            for rule in self.rules
+        ]
 
     def configure(self) -> None:
         clip = self.current[0].clip_norm

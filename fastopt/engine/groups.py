@@ -46,7 +46,8 @@ class Group(MutableMapping[str, Any]):
     @property
     def frozen(self) -> bool:
         """Whether its parameters stay as they are: their gradients are not looked at, and there is no state."""
-        return self._frozen
+        frozen: bool = self._frozen
+        return frozen
 
     def __getitem__(self, key: str) -> Any:
         if key == "params":

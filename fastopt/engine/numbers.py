@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class Numbers:
@@ -13,6 +13,10 @@ class Numbers:
         for part in parts:
             for name, x in part.items():
                 setattr(self, name, x)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class Noted:

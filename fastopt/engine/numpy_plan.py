@@ -1,4 +1,4 @@
-"""``backend="numpy"``: the twins of csrc/run/step.c and csrc/kernels/vectors.c, running fastopt.reference through the same door.
+"""``backend="numpy"``: the twins of csrc/run/ and of csrc/kernels/vectors.c, through the same door.
 
 It shares the optimizer classes, the checks and the programs with the compiled backend, so a test that
 compares the two compares kernels and their order, and nothing else.
@@ -149,7 +149,8 @@ class Walker:
         if name in self.registers:
             return self.registers[name]
         if name in self.program.all:
-            return self.plan._of_all[self.program.rule][self.program.all.index(name)]
+            found: float = self.plan._of_all[self.program.rule][self.program.all.index(name)]
+            return found
         return self.numbers[name]
 
     def run(self, step: Any) -> None:

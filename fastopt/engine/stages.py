@@ -27,8 +27,8 @@ def decay(h: Any) -> dict[str, float] | None:
     keep = 1 - (h.lr * decay if h.decay_by_lr else decay)
     if keep < 0:
         raise ValueError(
-            f"decoupled_decay={decay!r} with lr={h.lr!r} would take more than the whole parameter in a step "
-            f"(it keeps {keep!r} of it): use a smaller one"
+            f"decoupled_decay (weight_decay)={decay!r} with lr={h.lr!r} would take more than the whole parameter in a "
+            f"step (it keeps {keep!r} of it): use a smaller one"
         )
     return {"keep": keep}
 

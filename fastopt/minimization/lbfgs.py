@@ -278,12 +278,13 @@ class LBFGS:
         """Raises for a state that does not fit; returns how many pairs it has."""
         if not isinstance(saved, Mapping) or saved.keys() != {"optimizer", "t", "state"}:
             raise ValueError("this is no state dict of LBFGS: expected a dict with the keys optimizer, t, state")
-        if saved["optimizer"] != "LBFGS":
-            raise ValueError(f"this is the state of {saved['optimizer']}, and this optimizer is LBFGS")
+        if not isinstance(saved["optimizer"], str) or saved["optimizer"] != "LBFGS":
+            raise ValueError(f"this is the state of {shown(saved['optimizer'])}, and this optimizer is LBFGS")
         if not is_count(saved["t"]):
             raise ValueError(f"t is {shown(saved['t'])}: expected a count of iterations")
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
-        if not isinstance(found, list) or set(found) != set(self.names):
+        named = isinstance(found, list) and all(isinstance(name, str) for name in found)
+        if not named or set(found) != set(self.names):
             raise ValueError(f"the state is of {shown(found)}, and the parameters are {list(self.names)}")
         counts, dtype = set(), self._descent.vectors.x.dtype
         for name, p in zip(self.names, self._params, strict=True):

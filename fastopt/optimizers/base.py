@@ -139,9 +139,8 @@ class Optimizer(Persistent, Rule):
         values: dict[str, Any] = {}
         fixed: dict[str, Any] = {}
         whole: dict[str, Any] = {}
-        for name, option in options.items():
-            if getattr(option, "derived", False):
-                continue
+        for name in dict.fromkeys(map(cls.own_name, keywords)):
+            option = options[name]
             value = taken.get(name, option.default)
             if value is REQUIRED:
                 raise TypeError(f"{cls.__name__} needs {name}: for example {cls.__name__}(params, {name}=0.1)")
@@ -167,12 +166,14 @@ class Optimizer(Persistent, Rule):
     def rule(self) -> str:
         """The kernel that writes the parameters, in csrc/kernels/rules and fastopt/reference, of the first group."""
         h = self._numbers()
-        return self._engine.groups[0]._rule.form(h, self._engine.plan.params[0]).kernel
+        kernel: str = self._engine.groups[0].rule.form(h, self._engine.plan.params[0]).kernel
+        return kernel
 
     @property
     def formula(self) -> str:
         """The name of the formula as configured, for people."""
-        return self._engine.groups[0]._rule.described(self._numbers())
+        described: str = self._engine.groups[0].rule.described(self._numbers())
+        return described
 
     def _numbers(self) -> Any:
         group = self._engine.groups[0]
@@ -322,7 +323,7 @@ def _signature(cls: type[Optimizer]) -> inspect.Signature:
     options, others = cls.options(), other_names(cls)
     common = Optimizer.__dict__.get("_known", {}) if cls.__name__ != "Optimizer" else {}
     own = ["lr", *(name for name in (*options, *others) if name not in common)]
-    named = {**options, **others}
+    named: dict[str, Any] = {**options, **others}
     numbers = [name for name in own if not getattr(named[name], "fixed", False)]
     switches = [
         name for name in own if getattr(named[name], "fixed", False) and not getattr(named[name], "derived", False)

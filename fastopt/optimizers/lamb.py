@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, shown
 from fastopt.base.tree import Array
 from fastopt.core._core import corrections
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter
@@ -27,10 +27,10 @@ FORM = Form(
 
 def _limits(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"{name} is {value!r}: expected a pair, like (0.01, 10.0)")
+        raise TypeError(f"{name} is {shown(value)}: expected a pair, like (0.01, 10.0)")
     low, high = (number(f"{name}[{i}]", x) for i, x in enumerate(value))
     if not 0 <= low <= high:
-        raise ValueError(f"{name} is {value!r}: expected 0 <= low <= high")
+        raise ValueError(f"{name} is {shown(value)}: expected 0 <= low <= high")
     return low, high
 
 

@@ -33,7 +33,8 @@ class Prodigy(Optimizer):
     eps : >= 0.
     beta3 : the decay of s and num, in [0, 1); None is the root of b2.
     weight_decay : p -= dlr weight_decay p, >= 0.
-    d0, d_coef : what d starts at, and a factor of its estimate, > 0.
+    d0 : what d starts at, > 0.
+    d_coef : a factor of the estimate of d, > 0.
     growth_rate : d grows by at most this factor a step, >= 1; only with update="authors".
     bias_correction : lr times sqrt(1 - b2^t)/(1 - b1^t), as optax always has it.
     safeguard_warmup : lr is not in s, so that a warm-up does not inflate d.
@@ -99,7 +100,8 @@ class Prodigy(Optimizer):
     def coefficients_at(h: Any, t: int) -> dict[str, float]:
         if not h.bias_correction:
             return {}
-        correction, root = corrections(*h.betas, t)
+        beta1, beta2 = h.betas
+        correction, root = corrections(beta1, beta2, t)
         return {"rate": h.lr * (root / correction)}
 
 

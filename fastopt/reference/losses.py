@@ -1,4 +1,4 @@
-"""The kernels of csrc/kernels/losses.h and csrc/kernels/exponential.h once more, in NumPy: same names, same order, same brackets.
+"""The kernels of csrc/kernels/losses.h and exponential.h once more, in NumPy: same names, same order, same brackets.
 
 As in :mod:`fastopt.reference`, each function equals the compiled kernel bit for bit (any NaN equals any NaN) under the
 same flush mode, and checks nothing. The functions with a compiled counterpart take its arguments: see

@@ -144,7 +144,8 @@ def test_info_selftest_and_version(capsys: Any) -> None:
 
 
 def test_importing_fastopt_imports_nothing_heavy() -> None:
-    code = "import sys, fastopt, fastopt.cli; print([m for m in ('rich', 'matplotlib', 'sklearn') if m in sys.modules])"
+    heavy = "rich", "matplotlib", "sklearn"
+    code = f"import sys, fastopt, fastopt.app.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

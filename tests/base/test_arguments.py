@@ -41,6 +41,7 @@ TREES = {
     "closure": "gradient|gradients",
     "group": "parameter|parameters",
     **dict.fromkeys(("weight", "sample_weight", "mask", "ignore_index"), "weights"),
+    "weight_decay": "decoupled_decay",
     "path": "was not loaded|is not a regular file",
 }
 ARGUMENTS = [(name, argument) for name in [*FUNCTIONS, *METHODS] for argument in arguments_of(name)]

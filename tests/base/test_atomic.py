@@ -151,7 +151,7 @@ def fail_at(at: int, fail: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 CRASH = """
 import os, signal, sys, pytest
-from tests.test_atomic import fail_at, put
+from tests.base.test_atomic import fail_at, put
 fail_at(int(sys.argv[1]), lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
 put(sys.argv[2])
 """

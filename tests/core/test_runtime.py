@@ -94,7 +94,7 @@ import ctypes, sys
 import numpy as np
 before = np.float32(1e-40) * np.float32(1)
 import fastopt
-from fastopt import _core
+from fastopt.core import _core
 word = _core.control_word()
 fastopt.Adam([np.ones(5)]).step([np.ones(5)])
 assert _core.control_word() & 0x8040 == 0 and word & 0x8040 == 0 or sys.platform == "darwin"

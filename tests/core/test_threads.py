@@ -101,7 +101,7 @@ def test_nonfinite_gradients_are_seen_by_every_worker(bad: float) -> None:
 def test_small_steps_wake_nobody() -> None:
     code = """
 import numpy as np, fastopt
-from fastopt import _core
+from fastopt.core import _core
 opt = fastopt.Adam([np.ones(20_000)], threads=4)
 opt.step([np.ones(20_000)])
 small = _core.threads_started()
@@ -190,7 +190,7 @@ def test_fork_after_a_threaded_step(threads: int) -> None:
     code = f"""
 import os, sys, hashlib
 import numpy as np, fastopt
-from fastopt import _core
+from fastopt.core import _core
 n = 300_000
 p, g = np.ones(n, np.float32), [np.linspace(-1, 1, n, dtype=np.float32)]
 opt = fastopt.Adam([p], threads={threads}, clip_norm=1.0)
@@ -284,7 +284,7 @@ def test_no_thread_to_be_had(tmp_path: Path) -> None:
     code = """
 import hashlib
 import numpy as np, fastopt
-from fastopt import _core
+from fastopt.core import _core
 n = 300_000
 p = np.ones(n, np.float32)
 opt = fastopt.Adam([p], threads=4, clip_norm=1.0)
@@ -383,7 +383,7 @@ def test_the_environment_and_set_num_threads_decide() -> None:
     assert python(code, FASTOPT_NUM_THREADS="3").stdout.strip() == "5 set_num_threads(5)"
     count = """
 import numpy as np, fastopt
-from fastopt import _core
+from fastopt.core import _core
 fastopt.set_num_threads(3)
 opt = fastopt.Adam([np.ones(500_000)]{})
 opt.step([np.ones(500_000)])

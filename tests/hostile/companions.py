@@ -1,4 +1,4 @@
-"""Runs of an optimizer with all that goes with one, for tests/saving/resume.py: whatever can be saved is in one of them."""
+"""Runs of an optimizer with all that goes with one, for tests/saving/resume.py: in them is whatever can be saved."""
 
 from __future__ import annotations
 

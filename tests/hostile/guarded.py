@@ -97,16 +97,19 @@ class Memory:
         self.allow(READ_WRITE)
         opt = case.make(self.arrays("p", params), **more)
         plan = opt._engine.plan
-        states = [self.arrays(f"state {k}", list(buffers)) for k, buffers in enumerate(zip(*plan.states, strict=True))]
+        states = [
+            tuple(self.place(f"state {k}", i).array(a) for k, a in enumerate(buffers))
+            for i, buffers in enumerate(plan.states)
+        ]
         averages = plan.averages if opt.average is None else self.arrays("average", params)
         opt._engine.plan = type(plan)(
-            plan.rule,
             plan.template,
             plan.names,
             plan.params,
-            tuple(zip(*states, strict=True)) if states else plan.states,
+            tuple(states),
             tuple(averages),
             plan.flush,
+            plan.extents,
         )
         opt._engine.stale = True
         return opt

@@ -1,4 +1,4 @@
-"""What Ctrl-C may fall into, for tests/hostile/test_interrupts.py: each act with what it acts on, made anew every time."""
+"""What Ctrl-C may fall into, for test_interrupts.py: each act with what it acts on, made anew every time."""
 
 from __future__ import annotations
 

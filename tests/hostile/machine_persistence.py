@@ -115,8 +115,8 @@ class SavedAndLoaded(Pair):
         other.save(path)
         ours, _ = self.both(lambda opt: opt.load(path))
         if not isinstance(ours, Exception):
-            fixed = {**other._fixed, "backend": "c"}
-            assert (type(other), fixed, other.names) == (type(self.ours), self.ours._fixed, self.ours.names)
+            fixed = {**other._engine.fixed, "backend": "c"}
+            assert (type(other), fixed, other.names) == (type(self.ours), self.ours._engine.fixed, self.ours.names)
             assert state_of(self.ours) == state_of(other)
 
     @rule(through_files=st.booleans())
@@ -150,7 +150,7 @@ class SavedAndLoaded(Pair):
         before, averages, old = self.contents(), self.averages or (None, None), (self.ours, self.theirs)
         (self.ours, ours), (self.theirs, theirs) = how((self.ours, averages[0])), how((self.theirs, averages[1]))
         if self.averages:
-            assert ours._engine.plan.params[0] is self.ours._engine.plan.params[0]
+            assert ours._plan.params[0] is self.ours._engine.plan.params[0]
             self.averages = ours, in_numpy(theirs)
         assert self.contents() == before
         for opt in old:

@@ -246,19 +246,14 @@ NO_ROW = {
     ),
     "NonFiniteError": "an error",
     **dict.fromkeys(["Optimizer", "schedules.NamedSchedule", "schedules.NamedSchedule.__call__"], "a base class"),
-    **dict.fromkeys(
-        [f"Optimizer.{name}" for name in ("advance", "coefficients", "coefficients_at", "initial_state")],
-        "what a subclass says",
-    ),
 }
 
 
 def everything() -> Iterator[str]:
     """The names of all public functions, classes and methods that take arguments."""
-    modules: list[ModuleType] = [fastopt]
-    modules += [x for name in fastopt.__all__ if isinstance(x := getattr(fastopt, name), ModuleType)]
-    for module in modules:
-        prefix = module.__name__.removeprefix("fastopt").removeprefix(".")
+    found = {name: getattr(fastopt, name) for name in fastopt.__all__}
+    modules = {"": fastopt, **{name: x for name, x in found.items() if isinstance(x, ModuleType)}}
+    for prefix, module in modules.items():
         own = [name for name, x in vars(module).items() if getattr(x, "__module__", "") == module.__name__]
         for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
             x = getattr(module, name)
@@ -293,10 +288,7 @@ def arguments_of(name: str) -> list[str]:
     given = list((METHODS.get(name) or FUNCTIONS[name])())
     if function is fastopt.subnormals:
         return given
-    names = [*inspect.signature(function).parameters, *given]
-    if function in CLASSES:
-        names += fastopt.Optimizer._defaults
-    return [name for name in dict.fromkeys(names) if name != "options"]
+    return list(dict.fromkeys([*inspect.signature(function).parameters, *given]))
 
 
 def says(message: str, words: str) -> bool:

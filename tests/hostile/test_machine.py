@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+import fastopt
 from fastopt.core import _core
 from tests.cases import ordinary
 from tests.hostile.machine import dtypes, like, own, rates, scales, seeds, settable, shapes
@@ -66,7 +67,9 @@ class Machine(SavedAndLoaded, Around):
         count = len(self.ours.names)
         params = {f"p{count + i}": ordinary(rng, shape, dtype) for i, shape in enumerate(shapes)}
         pending = self.ours._engine.accumulated
-        outcome, _ = self.both(lambda opt: opt.add_group({"params": copies(params), "lr": own(lr)}))
+        # Groups of Prodigy share their lr.
+        more = {} if isinstance(self.ours, fastopt.Prodigy) else {"lr": lr}
+        outcome, _ = self.both(lambda opt: opt.add_group({"params": copies(params), **own([more])[0]}))
         assert isinstance(outcome, RuntimeError) if pending else outcome is None
 
     @rule(

@@ -208,7 +208,7 @@ def test_amid_loading(how: str, tmp_path: Path) -> None:
     for found in together(lambda k: opt.load_state_dict(states[k % 2]), lambda: READS[how](opt, tmp_path)):
         state = found if isinstance(found, dict) else found.state_dict()
         assert state["t"] == expected[common({name: entry["b"] for name, entry in state["state"].items()})]
-        assert state["options"]["maximize"] == (state["t"] == 2)
+        assert state["groups"][0]["maximize"] == (state["t"] == 2)
         assert common(state["accumulation"]["gradients"]) == 1 + (state["t"] == 2)
 
 
@@ -255,7 +255,7 @@ def test_who_looked_at_the_optimizer_before_a_group_was_added_steps_nothing() ->
     seen, g = opt._engine.plan, [{"first": np.ones(3)}]
     opt.add_group({"params": {"second": np.zeros(3)}})
     with pytest.raises(RuntimeError, match="a group is being added"):
-        seen.step(opt, g, fastopt.Report, 1.0)
+        seen.admit(g, opt._engine.match)
     assert opt.t == 0
     assert opt.step([*g, {"second": np.ones(3)}]).applied
 
@@ -267,9 +267,9 @@ def test_who_looked_at_what_is_accumulated_before_it_was_loaded_adds_nothing() -
     assert seen is not None
     opt.load_state_dict(saved)
     with pytest.raises(RuntimeError, match="accumulate again"):
-        seen.plan.admitted(g, opt._engine.match, seen.add, opt, 1.0)
+        seen.plan.admitted(g, opt._engine.match, seen.add, opt._engine, 1.0)
     with pytest.raises(RuntimeError, match="accumulate again"):
-        seen.step(opt, fastopt.Report, 1.0)
+        seen.step(opt._engine, fastopt.Report, 1.0)
     assert opt.t == 0
     assert opt.accumulate(g) == 2
 

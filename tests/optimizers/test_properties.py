@@ -12,10 +12,12 @@ from hypothesis.extra import numpy as hnp
 
 import fastopt
 from fastopt.app.selftest import same_bits
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, elementwise
 from tests.lockstep import written
 
-ELEMENTWISE = [case for case in CASES if "clip_norm" not in case.kwargs and "on_nonfinite" not in case.kwargs]
+ELEMENTWISE = [
+    case for case in CASES if elementwise(case) and "clip_norm" not in case.kwargs and "on_nonfinite" not in case.kwargs
+]
 every_case = pytest.mark.parametrize("case", ELEMENTWISE, ids=lambda case: case.id)
 some = settings(max_examples=15, deadline=None, derandomize=True)
 

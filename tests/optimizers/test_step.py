@@ -215,7 +215,7 @@ def test_schedules_see_applied_steps_only() -> None:
     assert opt.t == 2
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case.optimizer is not fastopt.Prodigy], ids=lambda c: c.id)
 def test_none_leaves_parameter_state_and_count_alone(case: Case) -> None:
     """Tensors with some gradients missing move as they would alone, with the gradients that they had."""
     rng = np.random.default_rng(2)

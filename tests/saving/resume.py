@@ -58,9 +58,11 @@ def take_steps(run: Run, things: Things, name: str, dtype: Any, steps: range) ->
 
 def digest(things: Things) -> str:
     states = {key: state_of(thing) for key, thing in things.items() if has_state(thing)}
-    opt = things["opt"]
-    plan = opt._plan if isinstance(opt, LBFGS) else opt._engine.plan
-    return hashlib.sha256(plain([plan.params, states]).encode()).hexdigest()
+    return hashlib.sha256(plain([plan_of(things["opt"]).params, states]).encode()).hexdigest()
+
+
+def plan_of(opt: Any) -> Any:
+    return opt._plan if isinstance(opt, LBFGS) else opt._engine.plan
 
 
 def has_state(thing: Any) -> bool:
@@ -108,7 +110,7 @@ def begin(folder: Path, backend: str) -> None:
     for name, run, dtype in runs():
         params = parameters(name, dtype)
         things = run.make(params, backend, False)
-        things["opt"]._engine.plan.split(1, 1000)
+        plan_of(things["opt"]).split(1, 1000)
         take_steps(run, things, name, dtype, range(FIRST))
         for key, thing in things.items():
             if has_state(thing):
@@ -123,7 +125,7 @@ def end(folder: Path, backend: str) -> dict[str, str]:
         with np.load(folder / f"{name}.npz") as saved:
             params = dict(saved)
         things = run.make(params, backend, True)
-        things["opt"]._engine.plan.split(1, 300)
+        plan_of(things["opt"]).split(1, 300)
         for key, thing in things.items():
             if has_state(thing):
                 load(thing, folder / f"{name}.{key}")

@@ -336,8 +336,8 @@ HOSTILE: dict[str, tuple[Callable[[Parts], bytes], str]] = {
     "an integer of 5000 digits": (described_as('{"format":1,"fastopt":"","state":' + "9" * 5000 + "}"), "digits"),
     "a list": (described_as("[]"), "not that of a checkpoint"),
     "no state": (described(lambda d: d.pop("state")), "not that of a checkpoint"),
-    "a newer format": (described(lambda d: d.update(format=2, fastopt="9.0")), r"(?s)fastopt 9\.0.*upgrade"),
-    "a newer format of another outline": (described_as('{"format":3,"new":1}'), "upgrade"),
+    "a newer format": (described(lambda d: d.update(format=3, fastopt="9.0")), r"(?s)fastopt 9\.0.*upgrade"),
+    "a newer format of another outline": (described_as('{"format":4,"new":1}'), "upgrade"),
     "an older format": (described(lambda d: d.update(format=0)), "not that of a checkpoint"),
     "a format that is true": (described(lambda d: d.update(format=True)), "not that of a checkpoint"),
     "no optimizer's state": (described(lambda d: d.update(state=[1, 2])), "does not list"),
@@ -574,7 +574,7 @@ def test_another_thread_reads_no_state_while_this_one_holds_the_optimizer(path: 
 
 def test_the_description_is_json_with_exact_numbers(parts: Parts) -> None:
     saved = stepped(make()).state_dict()
-    assert parts.description["format"] == 1
+    assert parts.description["format"] == 2
     assert parts.description["fastopt"] == fastopt.__version__
     assert parts.description["state"]["state"]["W"]["mu_product"] == saved["state"]["W"]["mu_product"]
     assert parts.description["state"]["groups"][0]["betas"] == {"$tuple": [0.9, 0.999]}

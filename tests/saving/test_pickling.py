@@ -144,7 +144,7 @@ def test_no_copy_while_the_parameters_hold_other_values(way: Any) -> None:
     opt.step(np.ones(3))
     ema, sam = fastopt.EMA(opt.groups[0]["params"], 0.9), fastopt.SAM(opt)
     ema.update()
-    for block in (opt.averaged, opt.lookahead, ema.swapped):
+    for block in (opt.averaged, opt.nesterov_point, ema.swapped):
         with block(), pytest.raises(RuntimeError, match="do this after"):
             way(opt)
     ema.swap()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-RULES, STAGES, NORMS, TWINS = "csrc/kernels/rules/", "csrc/kernels/stages.h", "csrc/kernels/reductions.h", "fastopt/reference/"
+RULES, STAGES, NORMS, TWINS = (
+    "csrc/kernels/rules/",
+    "csrc/kernels/stages.h",
+    "csrc/kernels/reductions.h",
+    "fastopt/reference/",
+)
 LOSSES, CALLS, VECTORS = "csrc/kernels/losses.h", "csrc/kernels/losses.c", "csrc/kernels/vectors.c"
 TWIN_LOSSES, TWIN_VECTORS = "fastopt/reference/losses.py", "fastopt/engine/numpy_plan.py"
 

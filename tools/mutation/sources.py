@@ -53,7 +53,9 @@ KERNELS = [
     Source("csrc/kernels/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
     Source("csrc/kernels/losses.h", LOSS_TESTS, groups=OF_LOSSES),
     Source("csrc/kernels/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
-    Source("csrc/kernels/vectors.c", ["tests/core/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS),
+    Source(
+        "csrc/kernels/vectors.c", ["tests/core/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS
+    ),
 ]
 VECTOR_TESTS = [
     "tests/core/test_vectors.py::test_the_direction_is_that_of_the_bfgs_matrix",
