@@ -1,0 +1,135 @@
+"""Groups with rules of their own, frozen groups, and what of a group's options is the group's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.core import _core
+from tests.lockstep import assert_same_bits, copies
+
+
+def arrays(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {"W": rng.standard_normal((6, 5)), "b": rng.standard_normal(7)}
+
+
+RULES = ["sgd", "adagrad", "rmsprop", "adam", "nadam", "lion", "lamb", "adafactor", "prodigy"]
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize("rule", RULES)
+def test_each_group_moves_as_an_optimizer_of_its_rule_would(rule: str, backend: str) -> None:
+    mine, alone = arrays(), arrays()
+    options: dict[str, Any] = {"lr": 0.1} if rule == "sgd" else {}
+    groups = [{"params": {"W": mine["W"]}}, {"params": {"b": mine["b"]}, "rule": rule, **options}]
+    opt = fastopt.AdamW(groups, weight_decay=0.3, backend=backend)
+    cls = next(cls for cls in map(fastopt.__dict__.get, fastopt.optimizers.__all__) if cls.__name__.lower() == rule)
+    first, second = fastopt.AdamW({"W": alone["W"]}, weight_decay=0.3), cls({"b": alone["b"]}, **options)
+    for step in range(5):
+        g = arrays(step + 1)
+        assert opt.step([{"W": g["W"]}, {"b": g["b"]}])
+        first.step({"W": g["W"]})
+        second.step({"b": g["b"]})
+    assert all(mine[name].tobytes() == alone[name].tobytes() for name in mine)
+    assert opt.groups[1].rule is cls
+    again = fastopt.AdamW([{**group, "params": copies(group["params"])} for group in groups], weight_decay=0.3)
+    again.load_state_dict(opt.state_dict())
+    assert_same_bits(again, opt)
+
+
+def test_a_name_is_read_of_the_groups_that_have_it() -> None:
+    opt = fastopt.AdamW(
+        [{"params": np.ones(2)}, {"params": np.ones(2), "rule": fastopt.SGD, "lr": 0.5, "momentum": 0.9}]
+    )
+    assert opt.lr == (1e-3, 0.5)
+    assert opt.betas == (0.9, 0.999)
+    assert opt.groups[1]["momentum"] == 0.9
+    assert [*opt.state["1"]] == ["t", "b"]
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "words"),
+    [
+        ({"rule": "lyon"}, ValueError, "'lyon': expected an optimizer class or one of"),
+        ({"rule": "sgd"}, TypeError, "SGD needs lr"),
+        ({"rule": "lion", "eps": 1e-8}, TypeError, "Lion has no 'eps'"),
+        ({"rule": "lion", "clip_norm": 1.0}, TypeError, "Lion has no 'clip_norm'"),
+        ({"frozen": 1}, TypeError, "frozen is 1: expected True or False"),
+    ],
+)
+def test_what_a_group_cannot_be_is_refused(group: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        fastopt.AdamW([{"params": np.ones(2)}, {"params": np.ones(3), **group}])
+
+
+def test_frozen_groups_cost_nothing_and_are_not_looked_at() -> None:
+    still, moving = np.ones(3), np.ones(3)
+    groups = [{"params": [still], "frozen": True}, {"params": [moving]}]
+    opt = fastopt.AdamW(groups, clip_norm=1.0, on_nonfinite="raise", average=0.9)
+    report = opt.step([[np.full(3, np.nan)], [np.full(3, 2.0)]])
+    assert report.applied
+    assert report.grad_norm == pytest.approx(np.sqrt(12))
+    assert opt.step([["nothing at all"], [np.ones(3)]]).step == 2
+    assert still.tolist() == [1.0] * 3
+    assert [*opt.state] == ["1"]
+    assert opt.averages[0] == [None]
+    assert opt.groups[0].frozen
+
+
+def test_frozen_and_rules_go_through_copies() -> None:
+    import copy
+
+    opt = fastopt.Adam(
+        [{"params": np.ones(3), "frozen": True}, {"params": np.ones(3), "rule": "sgd", "lr": 0.1, "momentum": 0.9}]
+    )
+    opt.step([np.ones(3), np.ones(3)])
+    other = copy.deepcopy(opt)
+    for each in (opt, other):
+        each.step([np.ones(3), np.ones(3)])
+    assert_same_bits(opt, other)
+    assert other.groups[0].frozen
+    assert other.groups[1].rule is fastopt.SGD
+
+
+def test_maximize_and_clip_value_are_a_group_s() -> None:
+    up, down = np.zeros(1), np.zeros(1)
+    opt = fastopt.SGD([{"params": up, "maximize": True, "clip_value": 0.5}, {"params": down}], lr=1.0)
+    opt.step([np.full(1, 2.0), np.full(1, 2.0)])
+    assert (up[0], down[0]) == (0.5, -2.0)
+    assert opt.maximize == (True, False)
+    with pytest.raises(ValueError, match="clip_norm and clip_value together"):
+        opt.clip_norm = 1.0
+
+
+def test_groups_of_prodigy_share_their_lr() -> None:
+    with pytest.raises(ValueError, match="groups of Prodigy have one lr"):
+        fastopt.Prodigy([{"params": np.ones(2)}, {"params": np.ones(2), "lr": 0.5}])
+
+
+def test_prodigy_takes_back_a_first_step_of_zeros() -> None:
+    p = np.ones(4)
+    opt = fastopt.Prodigy([p])
+    assert not opt.step([np.zeros(4)])
+    assert (opt.t, opt.state["0"]["t"], p.tolist()) == (0, 0, [1.0] * 4)
+    assert opt.step([np.ones(4)])
+    assert opt.scalars["d_max"] >= opt.scalars["d"]
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lamb", "adafactor"])
+def test_asking_for_memory_ahead_changes_no_bit(rule: str, isa: str) -> None:
+    found = []
+    for ahead in (0, 1):
+        _core.prefetch(ahead)
+        try:
+            p = np.random.default_rng(0).standard_normal((70, 131)).astype(np.float32)
+            opt = {"adamw": fastopt.AdamW, "lamb": fastopt.LAMB, "adafactor": fastopt.Adafactor}[rule]([p], average=0.9)
+            for k in range(3):
+                opt.step([np.random.default_rng(k).standard_normal((70, 131)).astype(np.float32)])
+        finally:
+            _core.prefetch(-1)
+        found.append(p.tobytes() + opt.averages[0].tobytes())
+    assert found[0] == found[1]
