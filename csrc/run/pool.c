@@ -1,3 +1,4 @@
+/* The pool of threads: see pool.h. */
 #define _GNU_SOURCE /* for the affinity of threads */
 
 #include "run/pool.h"

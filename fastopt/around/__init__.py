@@ -1,0 +1,1 @@
+"""What happens around a step: accumulation, averages, points, scaling and stopping; each works with any rule."""

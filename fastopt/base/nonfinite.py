@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from fastopt.core import _core
+import numpy as np
 
 POLICIES = None, "raise", "skip"
 """What `on_nonfinite` may be."""
@@ -14,8 +14,8 @@ class NonFiniteError(ValueError):
     """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
 
 
-def first_nonfinite(plan: _core.Plan) -> str:
-    """Where the first NaN or infinity is, for the error."""
+def first_nonfinite(plan: Any) -> str:
+    """Where the first NaN or infinity among the gradients of a plan is, for the error."""
     for name, g in zip(plan.names, plan.grads, strict=True):
         if g is not None and not np.isfinite(g).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])

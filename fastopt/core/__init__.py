@@ -1,0 +1,1 @@
+"""The compiled core, and what this machine offers it."""

@@ -1,0 +1,1 @@
+"""What makes a step: rules, programs, groups, and the passes beside it."""
