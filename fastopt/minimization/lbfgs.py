@@ -278,8 +278,11 @@ class LBFGS:
         """Raises for a state that does not fit; returns how many pairs it has."""
         if not isinstance(saved, Mapping) or saved.keys() != {"optimizer", "t", "state"}:
             raise ValueError("this is no state dict of LBFGS: expected a dict with the keys optimizer, t, state")
-        if not isinstance(saved["optimizer"], str) or saved["optimizer"] != "LBFGS":
-            raise ValueError(f"this is the state of {shown(saved['optimizer'])}, and this optimizer is LBFGS")
+        kind = saved["optimizer"]
+        if not isinstance(kind, str) or kind != "LBFGS":
+            raise ValueError(
+                f"this is the state of {kind if isinstance(kind, str) else shown(kind)}, and this optimizer is LBFGS"
+            )
         if not is_count(saved["t"]):
             raise ValueError(f"t is {shown(saved['t'])}: expected a count of iterations")
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
