@@ -1,14 +1,16 @@
 #define _GNU_SOURCE /* for the sizes of caches */
 
 /* What the caches hold, because memory that they do not hold is asked for ahead, and what they do is slower for it. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "fastopt.h"
 
 enum { UNKNOWN = -2, BY_SIZE = -1, USUAL = 8 << 20 };
-static int forced = UNKNOWN;
-static long held;
+/* Several threads may look at once, and find the same; `held` is there before `forced` says so. */
+static atomic_int forced = UNKNOWN;
+static atomic_long held;
 
 static long size_of(int name)
 {
@@ -19,18 +21,20 @@ static long size_of(int name)
 static void look(void)
 {
     const char *given = getenv("FASTOPT_PREFETCH");
-    forced = given && (given[0] == '0' || given[0] == '1') && !given[1] ? given[0] - '0' : BY_SIZE;
+    long size = 0;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
-    held = size_of(_SC_LEVEL2_CACHE_SIZE);
+    size = size_of(_SC_LEVEL2_CACHE_SIZE);
 #endif
-    held = held ? 4 * held : USUAL;
+    atomic_store(&held, size ? 4 * size : USUAL);
+    atomic_store(&forced, given && (given[0] == '0' || given[0] == '1') && !given[1] ? given[0] - '0' : BY_SIZE);
 }
 
-void fo_prefetch(int always) { forced = always < 0 ? UNKNOWN : always; }
+void fo_prefetch(int always) { atomic_store(&forced, always < 0 ? UNKNOWN : always); }
 
 int fo_asks_ahead(ptrdiff_t bytes)
 {
-    if (forced == UNKNOWN)
+    if (atomic_load_explicit(&forced, memory_order_acquire) == UNKNOWN)
         look();
-    return forced == BY_SIZE ? bytes > held : forced;
+    const int how = atomic_load_explicit(&forced, memory_order_acquire);
+    return how == BY_SIZE ? bytes > atomic_load_explicit(&held, memory_order_relaxed) : how == 1;
 }
