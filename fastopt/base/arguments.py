@@ -149,6 +149,17 @@ def within(name: str, value: Any, check: Check) -> float:
     return x
 
 
+def passing(check: Check, *, optional: bool = False) -> Callable[[str, Any], Any]:
+    """What admits numbers that pass a check, and with `optional` None."""
+    return lambda name, value: None if optional and value is None else within(name, value, check)
+
+
+def pair_of(name: str, value: Any, example: str) -> tuple[Any, Any]:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise TypeError(f"{name} is {shown(value)}: expected a pair, like {example}")
+    return value
+
+
 def at_least_0(name: str, x: float) -> None:
     if not 0 <= x < math.inf:
         raise ValueError(f"{name} is {x!r}: expected a finite number, 0 or larger")

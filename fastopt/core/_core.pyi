@@ -157,6 +157,7 @@ class Engine:
     accumulation: Any
     point: Any
     def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False) -> Any: ...
+    def evaluate(self) -> None: ...
 
 class Vectors:
     arena: Array

@@ -149,7 +149,7 @@ cdef class Plan(Programmed):
             self.plan.tensors[i].dtype = cnp.PyArray_TYPE(params[i])
             blocks += (size + FO_CHUNK - 1) // FO_CHUNK
             self.plan.elements += size
-            self.plan.bytes += (2 + len(states[i]) + (averages[i] is not None)) * size * cnp.PyArray_ITEMSIZE(params[i])
+            self.plan.bytes += 2 * params[i].nbytes + sum([a.nbytes for a in (averages[i], *states[i]) if a is not None])
             self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
             self._add_state(i, self.extents[i])
         self.plan.blocks = blocks

@@ -15,11 +15,19 @@ cdef class Cohort:
         self.scalars = self.advanced = scalars
 
 
+cdef bint _passes(check, x):
+    try:
+        check("", x)
+    except ValueError:
+        return False
+    return True
+
+
 cdef class Engine:
     """A plan, the cohorts of its tensors, and the counts of steps.
 
-    `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers, name, option, schedule,
-    check), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
+    `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, option,
+    schedule), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
     """
     cdef public Plan plan
     cdef public list cohorts, followed, affected
@@ -84,20 +92,23 @@ cdef class Engine:
                     plan.set_numbers(cohort.index, numbers)
         return cohorts
 
+    def evaluate(self):
+        """The numbers of schedules at this step: each is called once, whoever shares it in the whole optimizer."""
+        t = self.t
+        for targets, option, schedule in self.followed:
+            if callable(schedule):
+                x = schedule(t)
+                if type(x) is not float or not _passes(option.check, x):
+                    x = option.given(t, x)
+            else:
+                x = option.at(t, schedule)
+            for numbers in targets:
+                setattr(numbers, option.name, x)
+
     cdef _follow(self):
         """Takes the schedules' numbers at this step, into the places of the programs."""
         cdef Cohort cohort
-        t = self.t
-        for numbers, name, option, schedule, check in self.followed:
-            x = schedule(t) if check is not None else None
-            if type(x) is float:
-                try:
-                    check(name, x)
-                except ValueError:
-                    x = option.at(t, schedule)
-            else:
-                x = option.at(t, schedule)
-            setattr(numbers, name, x)
+        self.evaluate()
         for cohort, function, on, stage in self.affected:
             found = function(cohort.h)
             if (found is not None) != on:

@@ -30,7 +30,7 @@ cdef class _Names:
         if len(program.slots) > FO_MAX_STATE or len(program.scratch) >= FO_MAX_SCRATCH:
             raise ValueError(f"a rule has at most {FO_MAX_STATE} buffers of state and {FO_MAX_SCRATCH - 1} of scratch")
         if max(len(program.tensor), len(program.all)) >= FO_MAX_REGISTERS:
-            raise ValueError(f"a rule has at most {FO_MAX_REGISTERS} registers of a tensor, and of all")
+            raise ValueError(f"a rule has at most {FO_MAX_REGISTERS - 1} registers of a tensor, and of all")
         self.slots = {"p": FO_SLOT_P, "g": FO_SLOT_G, "out": FO_SLOT_G, "average": FO_SLOT_AVERAGE}
         for i, name in enumerate(program.slots):
             self.slots[name] = FO_SLOT_STATE + i

@@ -134,10 +134,7 @@ class Engine(_core.Engine):
                 fixed = {**self.fixed, **fixed}
         frozen = boolean("frozen", given.pop("frozen", False))
         options = rule.options()
-        for name, value in given.items():
-            own = rule.own_name(name)
-            if own != name and own in given:
-                raise TypeError(f"{name} and {own} are one option of {rule.__name__}: pass one of them")
+        for own, (name, value) in rule.by_own_names(given).items():
             if own not in values:
                 if rule is not self.cls and own in options and options[own].fixed:
                     continue
@@ -227,6 +224,8 @@ class Engine(_core.Engine):
         if not option.per_group:
             return self.options[option.name]
         values = [group._values[option.name] for group in self.groups if option.name in group._values]
+        if not values:
+            raise AttributeError(f"no group has {option.name}: each follows another rule than {self.cls.__name__}'s")
         return values[0] if all(value == values[0] for value in values) else tuple(values)
 
     def set_everywhere(self, option: Option, admitted: Any) -> None:
@@ -295,16 +294,14 @@ class Engine(_core.Engine):
         options, plan = dict(self.options), self.plan
         self._check_together(self.groups)
         self.current = [Numbers(options, group._values, group._fixed) for group in self.groups]
-        self.followed = []
+        known = self.cls.options()
+        self.followed = [(self.current, known[name], x) for name, x in options.items() if _scheduled(x)]
         for numbers, group in zip(self.current, self.groups, strict=True):
             known = group.rule.options()
-            for name, x in (*options.items(), *group._values.items()):
-                if _scheduled(x):
-                    option = known[name]
-                    self.followed.append((numbers, name, option, x, option.check if callable(x) else None))
-        self._evaluate()
-        before, self._live = self.of_all(), None
-        self.registers = before
+            self.followed += [([numbers], known[name], x) for name, x in group._values.items() if _scheduled(x)]
+        self.evaluate()
+        # By the rules as they were numbered so far.
+        self.registers, self._live = self.of_all(), None
         self.rules = list(dict.fromkeys(group._rule for group in self.groups))
         for index, cohort in enumerate(self.cohorts):
             rule = self.groups[cohort.group]._rule
@@ -318,14 +315,9 @@ class Engine(_core.Engine):
         if self.stale is preparing:
             self.stale = False
 
-    def _evaluate(self) -> None:
-        """The numbers of schedules at this step."""
-        for numbers, name, option, schedule, _ in self.followed:
-            setattr(numbers, name, option.at(self.t, schedule))
-
     def compile(self) -> None:
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
-        scheduled = {name for _, name, *_ in self.followed}
+        scheduled = {option.name for _, option, _ in self.followed}
         programs, self.affected, self.clipping = [], [], "clip_norm" in scheduled
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h

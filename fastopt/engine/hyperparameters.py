@@ -8,15 +8,11 @@ is checked against, and the entry in what is saved and shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeVar
 
-from fastopt.base.arguments import Check, number, shown
-from fastopt.schedules.base import Scalar
+from fastopt.base.arguments import Check, number, shown, within
 
-if TYPE_CHECKING:
-    from typing_extensions import TypedDict
-
-Betas: TypeAlias = tuple[Scalar, Scalar]
+Kind = TypeVar("Kind")
 REQUIRED: Any = type("_Required", (), {"__repr__": lambda self: "REQUIRED"})()
 """In place of a default: there is none."""
 
@@ -85,19 +81,12 @@ class Hyperparameter(Option):
         return self._at_one("", t, value)
 
     def _at_one(self, member: str, t: int, value: Any) -> Any:
-        if not callable(value):
-            return value
-        x = value(t)
-        try:
-            if type(x) is float:
-                self.check("", x)
-                return x
-        except ValueError:
-            pass
+        return self.given(t, value(t), member) if callable(value) else value
+
+    def given(self, t: int, x: Any, member: str = "") -> float:
+        """What a schedule has given at step t, checked."""
         name = f"{self.name}{member} (its schedule at t={t})"
-        x = number(name, x)
-        self.check(name, x)
-        return x
+        return within(name, x, self.check)
 
     def __get__(self, opt: Any, owner: type) -> Any:
         return self if opt is None else opt._engine.value(self)
@@ -185,21 +174,14 @@ class Own(Hyperparameter):
         vars(obj)[self.name] = self.admit(value)
 
 
-def options_of(cls: type) -> dict[str, Option]:
-    """Those of a class: of its bases first, each in the order of its class."""
-    found: dict[str, Option] = {}
+def declared(cls: type, kind: type[Kind]) -> dict[str, Kind]:
+    """The descriptors of a kind in a class: of its bases first, each in the order of the last class that has it."""
+    found: dict[str, Kind] = {}
     for base in reversed(cls.__mro__):
         for name, x in vars(base).items():
-            if isinstance(x, Option):
+            if isinstance(x, kind):
                 found.pop(name, None)
                 found[name] = x
-    return found
-
-
-def other_names(cls: type) -> dict[str, OtherName]:
-    found: dict[str, OtherName] = {}
-    for base in reversed(cls.__mro__):
-        found.update({name: x for name, x in vars(base).items() if isinstance(x, OtherName)})
     return found
 
 
@@ -209,23 +191,3 @@ def show(value: Any) -> str:
     if callable(value):
         return getattr(value, "__name__", None) or repr(value)
     return f"{value:g}" if isinstance(value, float) else repr(value)
-
-
-if TYPE_CHECKING:
-
-    class Options(TypedDict, total=False):
-        """The keywords that every optimizer takes; see :class:`fastopt.Optimizer`."""
-
-        l1: Scalar
-        l2: Scalar
-        decoupled_decay: Scalar
-        decay_by_lr: bool
-        prox_l1: Scalar
-        clip_norm: Scalar | None
-        clip_value: Scalar | None
-        on_nonfinite: str | None
-        maximize: bool
-        average: Scalar | None
-        flush_subnormals: bool
-        threads: int | None
-        backend: str

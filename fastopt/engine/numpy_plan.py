@@ -15,6 +15,7 @@ import numpy as np
 from fastopt import reference
 from fastopt.base.tree import Array
 from fastopt.core import _core
+from fastopt.engine.program import COLUMNS, ROWS, CompiledScalar
 
 
 class ReferencePlan(_core.Plan):
@@ -30,7 +31,7 @@ class ReferencePlan(_core.Plan):
         for program in programs:
             own: dict[str, float] = {}
             for step in program.passes:
-                if hasattr(step, "function"):
+                if isinstance(step, CompiledScalar):
                     own.update(step.values)
                 else:
                     for prefix, _, values in step.calls:
@@ -110,7 +111,7 @@ class ReferencePlan(_core.Plan):
 
     def _finish_rule(self, rule: int, walkers: list[Walker], step: Any) -> None:
         names = walkers[0].program.all
-        if hasattr(step, "function"):
+        if isinstance(step, CompiledScalar):
             if step.all:
                 self._of_all[rule] = walkers[0].scalar(step, self._of_all[rule], names)
                 if "go" in _core.SCALARS[step.function][1]:
@@ -154,7 +155,7 @@ class Walker:
         return self.numbers[name]
 
     def run(self, step: Any) -> None:
-        if hasattr(step, "function"):
+        if isinstance(step, CompiledScalar):
             if not step.all:
                 outs = _core.SCALARS[step.function][1]
                 found = self._call_scalar(step)
@@ -189,9 +190,9 @@ class Walker:
         matrices, rows, columns = self._shape()
         found = {}
         for name, extent in zip(self.program.slots, self.program.extents, strict=True):
-            if extent == 1:
+            if extent == ROWS:
                 found[name] = np.repeat(self.vectors[name], columns)
-            elif extent == 2:
+            elif extent == COLUMNS:
                 found[name] = np.tile(self.vectors[name].reshape(matrices, 1, columns), (1, rows, 1)).reshape(-1)
         return found
 

@@ -3,7 +3,7 @@ change at every step, and a program only where other stages are on."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fastopt.core import _core
 
@@ -147,11 +147,6 @@ def _walk(walk: Walk, stages: dict[str, dict[str, float]], numbers: dict[str, fl
     return CompiledWalk(calls, walk.sums, copies, walk.factors)
 
 
-def passed(calls: list[tuple[str, dict[str, float]]], state: tuple[str, ...] = ()) -> Program:
+def passed(calls: list[tuple[str, dict[str, float]]]) -> Program:
     """One walk outside a step: these kernels with their numbers."""
-    extents = (LIKE_P,) * len(state)
-    return Program(0, 0, state, extents, (), (), (), [CompiledWalk([(name, name, x) for name, x in calls])])
-
-
-def starts(form: Form) -> dict[str, Any]:
-    return {slot.name: slot.start for slot in form.slots}
+    return Program(0, 0, (), (), (), (), (), [CompiledWalk([(name, name, x) for name, x in calls])])

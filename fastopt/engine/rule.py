@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastopt.base.arguments import shown
 from fastopt.base.tree import Array
-from fastopt.engine.hyperparameters import Option, options_of, other_names
+from fastopt.engine.hyperparameters import Option, OtherName, declared
 from fastopt.engine.program import Form, plain
 
 CLASSES: dict[str, type[Rule]] = {}
@@ -21,22 +21,41 @@ class Rule:
 
     __slots__ = ()
 
+    _options: ClassVar[Mapping[str, Option]]
+    _other_names: ClassVar[Mapping[str, OtherName]]
+
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        cls._known = options_of(cls)  # type: ignore[attr-defined]
-        CLASSES[cls.__name__.lower()] = cls
+        cls._options, cls._other_names = declared(cls, Option), declared(cls, OtherName)
+        if cls.names_a_rule():
+            CLASSES[cls.__name__.lower()] = cls
 
     @classmethod
-    def options(cls) -> dict[str, Option]:
+    def names_a_rule(cls) -> bool:
+        """Whether it is no base class."""
+        return cls.kernel is not Rule.kernel or cls.form.__func__ is not Rule.form.__func__  # type: ignore[attr-defined]
+
+    @classmethod
+    def options(cls) -> Mapping[str, Option]:
         """Everything that may be passed or set, by the name that it is kept under."""
-        found: dict[str, Option] = cls.__dict__.get("_known") or options_of(cls)
-        return found
+        return cls._options
 
     @classmethod
     def own_name(cls, name: str) -> str:
         """The name that an option is kept under."""
-        other = other_names(cls).get(name)
+        other = cls._other_names.get(name)
         return other.of if other else name
+
+    @classmethod
+    def by_own_names(cls, given: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+        """What is given, by the names that it is kept under: (the name it was given by, value)."""
+        found: dict[str, tuple[str, Any]] = {}
+        for name, value in given.items():
+            own = cls.own_name(name)
+            if own != name and own in given:
+                raise TypeError(f"{name} and {own} are one option of {cls.__name__}: pass one of them")
+            found[own] = name, value
+        return found
 
     @staticmethod
     def kernel(h: Any) -> str:
@@ -97,7 +116,7 @@ class Rule:
 
 def class_named(name: Any) -> type[Rule]:
     """The class that a group's "rule" is, or names."""
-    if inspect.isclass(name) and issubclass(name, Rule):
+    if inspect.isclass(name) and issubclass(name, Rule) and name.names_a_rule():
         return name
     if not isinstance(name, str) or name.lower() not in CLASSES:
         known = ", ".join(map(repr, CLASSES))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, shown, whole
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, pair_of, passing, whole
 from fastopt.base.tree import Array
 from fastopt.core._core import exp, log
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter, OtherName
@@ -16,38 +16,19 @@ from fastopt.optimizers.base import Optimizer
 
 
 def _eps(name: str, value: Any) -> tuple[float | None, float]:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"{name} is {shown(value)}: expected a pair, like (None, 1e-3)")
-    first, second = value
-    pair = None if first is None else number(f"{name}[0]", first), number(f"{name}[1]", second)
-    for i, x in enumerate(pair):
-        if x is not None:
-            at_least_0(f"{name}[{i}]", x)
-    return pair
+    first, second = pair_of(name, value, "(None, 1e-3)")
+    optional, needed = passing(at_least_0, optional=True), passing(at_least_0)
+    return optional(f"{name}[0]", first), needed(f"{name}[1]", second)
 
 
-def _clipping(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    x = number(name, value)
+def _at_least_1(name: str, x: float) -> None:
     if not x >= 1:
         raise ValueError(f"{name} is {x!r}: expected a number, 1 or larger, or None")
-    return x
 
 
-def _momentum(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    x = number(name, value)
-    from_0_below_1(name, x)
-    return x
-
-
-def _negative(name: str, value: Any) -> float:
-    x = number(name, value)
+def _at_most_0(name: str, x: float) -> None:
     if not x <= 0:
         raise ValueError(f"{name} is {x!r}: expected a number, 0 or less")
-    return x
 
 
 class Adafactor(Optimizer):
@@ -79,14 +60,14 @@ class Adafactor(Optimizer):
 
     lr = Hyperparameter(at_least_0, 1e-2)
     weight_decay = OtherName("decoupled_decay", 0.0)
-    beta2_decay = Fixed(_negative, -0.8)
+    beta2_decay = Fixed(passing(_at_most_0), -0.8)
     eps = Fixed(_eps, (None, 1e-3))
-    d = Fixed(_clipping, 1.0)
+    d = Fixed(passing(_at_least_1, optional=True), 1.0)
     add_eps = Fixed(boolean, False)
     relative_step = Fixed(boolean, True)
     scale_parameter = Fixed(boolean, True)
     decay_first = Fixed(boolean, False)
-    momentum = Fixed(_momentum, None)
+    momentum = Fixed(passing(from_0_below_1, optional=True), None)
     factored = Fixed(boolean, True)
     least_factored = Fixed(lambda name, value: whole(name, value, 0), 0)
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.base.arguments import at_least_0, boolean, within
+from fastopt.base.arguments import at_least_0, boolean, passing
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.base import Optimizer
-
-
-def _not_negative(name: str, value: Any) -> float:
-    return within(name, value, at_least_0)
 
 
 class Adagrad(Optimizer):
@@ -33,8 +29,8 @@ class Adagrad(Optimizer):
     lr = Hyperparameter(at_least_0, 1e-2)
     eps = Hyperparameter(at_least_0, 1e-10)
     eps_inside_sqrt = Fixed(boolean, False)
-    initial_accumulator = Fixed(_not_negative, 0.0)
-    lr_decay = Fixed(_not_negative, 0.0)
+    initial_accumulator = Fixed(passing(at_least_0), 0.0)
+    lr_decay = Fixed(passing(at_least_0), 0.0)
 
     @staticmethod
     def kernel(h: Any) -> str:

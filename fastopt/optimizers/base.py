@@ -18,7 +18,7 @@ from fastopt.core import machine
 from fastopt.engine.engine import Engine, Report
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import Group
-from fastopt.engine.hyperparameters import REQUIRED, Choice, Fixed, Hyperparameter, OtherName, other_names, show
+from fastopt.engine.hyperparameters import REQUIRED, Choice, Fixed, Hyperparameter, OtherName, show
 from fastopt.engine.numbers import Numbers
 from fastopt.engine.rule import Rule
 from fastopt.saving.persistent import Persistent
@@ -95,7 +95,8 @@ class Optimizer(Persistent, Rule):
 
     def __init__(self, params: Tree, *positional: Any, **given: Any) -> None:
         cls = type(self)
-        cls._refuse_base()
+        if cls is Optimizer:
+            raise NotImplementedError("Optimizer names no rule: use a subclass, such as fastopt.AdamW")
         signature: inspect.Signature = cls.__signature__  # type: ignore[attr-defined]
         names = [name for name, x in signature.parameters.items() if x.kind is x.POSITIONAL_OR_KEYWORD][1:]
         if len(positional) > len(names):
@@ -115,45 +116,35 @@ class Optimizer(Persistent, Rule):
         engine.add([dict(group) for group in params] if grouped else [{"params": params}])
 
     @classmethod
-    def _refuse_base(cls) -> None:
-        if cls is Optimizer:
-            raise NotImplementedError("Optimizer names no rule: use a subclass, such as fastopt.AdamW")
-
-    @classmethod
     def _take(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Of keywords, the values that groups have, the fixed options and those of the whole optimizer, checked."""
-        options, others = cls.options(), other_names(cls)
+        options = cls.options()
         keywords = [name for name in cls.__signature__.parameters if name != "params"]  # type: ignore[attr-defined]
-        taken: dict[str, Any] = {}
-        called: dict[str, str] = {}
-        for name, value in given.items():
+        for name in given:
             if name not in keywords:
                 raise unknown_keyword(cls, name, keywords)
-            own = cls.own_name(name)
-            if own in taken or (own != name and own in given):
-                raise TypeError(f"{name} and {own} are one option of {cls.__name__}: pass one of them")
-            taken[own], called[own] = value, name
-        for other in others.values():
+        taken = cls.by_own_names(given)
+        for other in cls._other_names.values():
             if other.default is not REQUIRED:
-                taken.setdefault(other.of, other.default)
+                taken.setdefault(other.of, ("", other.default))
         values: dict[str, Any] = {}
         fixed: dict[str, Any] = {}
         whole: dict[str, Any] = {}
         for name in dict.fromkeys(map(cls.own_name, keywords)):
             option = options[name]
-            value = taken.get(name, option.default)
+            called, value = taken.get(name, ("", option.default))
             if value is REQUIRED:
                 raise TypeError(f"{cls.__name__} needs {name}: for example {cls.__name__}(params, {name}=0.1)")
             kept = fixed if option.fixed else values if option.per_group else whole
-            kept[name] = option.admit(value, called.get(name, ""))
+            kept[name] = option.admit(value, called)
         return values, fixed, whole
 
     @classmethod
     def defaults(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The values and the class's own fixed options of a group that names this rule, with those it gives."""
         own = cls.own_options()
-        passed = {cls.own_name(name): x for name, x in given.items()}
-        picked = {name: passed[name] for name in passed if name in own or name == "lr"}
+        passed = cls.by_own_names(given)
+        picked = {name: x for name, (_, x) in passed.items() if name in own or name == "lr"}
         values, fixed, _ = cls._take(picked)
         return values, {name: x for name, x in fixed.items() if name in own}
 
@@ -310,7 +301,7 @@ class Optimizer(Persistent, Rule):
         for i, group in enumerate(engine.groups):
             own = "" if group._rule is type(self) else f"{group._rule.__name__}, "
             own += "frozen, " if group._frozen else ""
-            named = {other.of: name for name, other in other_names(group._rule).items()}
+            named = {other.of: name for name, other in group._rule._other_names.items()}
             values = ", ".join(f"{named.get(name, name)}={show(value)}" for name, value in group._values.items())
             lines.append(f"  group {i}: {own}{values}")
         whole = {**engine.options, **engine.fixed}
@@ -320,8 +311,7 @@ class Optimizer(Persistent, Rule):
 
 def _signature(cls: type[Optimizer]) -> inspect.Signature:
     """What the constructor takes: params, the class's numbers, its fixed options, then by keyword what all take."""
-    options, others = cls.options(), other_names(cls)
-    common = Optimizer.__dict__.get("_known", {}) if cls.__name__ != "Optimizer" else {}
+    options, others, common = cls.options(), cls._other_names, Optimizer.options()
     own = ["lr", *(name for name in (*options, *others) if name not in common)]
     named: dict[str, Any] = {**options, **others}
     numbers = [name for name in own if not getattr(named[name], "fixed", False)]

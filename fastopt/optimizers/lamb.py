@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, shown
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, pair_of, passing, shown
 from fastopt.base.tree import Array
 from fastopt.core._core import corrections
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter
@@ -26,19 +26,15 @@ FORM = Form(
 
 
 def _limits(name: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise TypeError(f"{name} is {shown(value)}: expected a pair, like (0.01, 10.0)")
-    low, high = (number(f"{name}[{i}]", x) for i, x in enumerate(value))
+    low, high = (number(f"{name}[{i}]", x) for i, x in enumerate(pair_of(name, value, "(0.01, 10.0)")))
     if not 0 <= low <= high:
         raise ValueError(f"{name} is {shown(value)}: expected 0 <= low <= high")
     return low, high
 
 
-def _above_0(name: str, value: Any) -> float:
-    x = number(name, value)
+def _above_0(name: str, x: float) -> None:
     if not x > 0:
         raise ValueError(f"{name} is {x!r}: expected a number larger than 0, math.inf for no limit")
-    return x
 
 
 class LAMB(Optimizer):
@@ -68,8 +64,8 @@ class LAMB(Optimizer):
     eps = Hyperparameter(at_least_0, 1e-6)
     weight_decay = Hyperparameter(at_least_0, 0.0)
     correct_v = Fixed(boolean, True)
-    largest_norm = Fixed(_above_0, math.inf)
-    norm_eps = Fixed(lambda name, value: _not_negative(name, value), 0.0)
+    largest_norm = Fixed(passing(_above_0), math.inf)
+    norm_eps = Fixed(passing(at_least_0), 0.0)
     ratio_limits = Fixed(_limits, (0.0, math.inf))
 
     @classmethod
@@ -91,9 +87,3 @@ class LAMB(Optimizer):
         beta1, beta2 = h.betas
         correction, root = corrections(beta1, beta2, t)
         return {"correct": 1 / correction, "unbias": 1 / root if h.correct_v else 1.0}
-
-
-def _not_negative(name: str, value: Any) -> float:
-    x = number(name, value)
-    at_least_0(name, x)
-    return x

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastopt.base.arguments import at_least_0, from_0_below_1, within
+from fastopt.base.arguments import at_least_0, from_0_below_1, passing
 from fastopt.core._core import corrections, exp, log
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter
 from fastopt.optimizers.adam import moments
 from fastopt.optimizers.base import Optimizer
-
-
-def _optional(name: str, value: Any) -> float | None:
-    return None if value is None else within(name, value, at_least_0)
 
 
 class NAdam(Optimizer):
@@ -38,7 +34,7 @@ class NAdam(Optimizer):
     lr = Hyperparameter(at_least_0, 2e-3)
     betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)
     eps = Hyperparameter(at_least_0, 1e-8)
-    momentum_decay = Fixed(_optional, None)
+    momentum_decay = Fixed(passing(at_least_0, optional=True), None)
 
     @staticmethod
     def kernel(h: Any) -> str:

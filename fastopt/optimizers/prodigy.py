@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
-from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, number, one_of, positive
+from fastopt.base.arguments import at_least_0, boolean, from_0_below_1, one_of, passing, positive
 from fastopt.base.tree import Array
 from fastopt.core._core import corrections
 from fastopt.engine.hyperparameters import Fixed, Hyperparameter
@@ -13,11 +13,9 @@ from fastopt.engine.program import Form, Scalar, Slot, Sum, Walk
 from fastopt.optimizers.base import Optimizer
 
 
-def _growth(name: str, value: Any) -> float:
-    x = number(name, value)
+def _at_least_1(name: str, x: float) -> None:
     if not x >= 1:
         raise ValueError(f"{name} is {x!r}: expected a number, 1 or larger, math.inf for no limit")
-    return x
 
 
 class Prodigy(Optimizer):
@@ -51,10 +49,10 @@ class Prodigy(Optimizer):
     betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)
     eps = Hyperparameter(at_least_0, 1e-8)
     weight_decay = Hyperparameter(at_least_0, 0.0)
-    beta3 = Fixed(lambda name, value: None if value is None else _fraction(name, value), None)
+    beta3 = Fixed(passing(from_0_below_1, optional=True), None)
     d0 = Fixed(positive, 1e-6)
     d_coef = Fixed(positive, 1.0)
-    growth_rate = Fixed(_growth, float("inf"))
+    growth_rate = Fixed(passing(_at_least_1), float("inf"))
     bias_correction = Fixed(boolean, False)
     safeguard_warmup = Fixed(boolean, False)
     update = Fixed(lambda name, value: one_of(name, value, ("authors", "optax")), "authors")
@@ -103,9 +101,3 @@ class Prodigy(Optimizer):
         beta1, beta2 = h.betas
         correction, root = corrections(beta1, beta2, t)
         return {"rate": h.lr * (root / correction)}
-
-
-def _fraction(name: str, value: Any) -> float:
-    x = number(name, value)
-    from_0_below_1(name, x)
-    return x

@@ -11,6 +11,7 @@ import pytest
 import fastopt
 from fastopt import reference
 from fastopt.core import _core
+from fastopt.reference import losses as reference_losses
 from tests.cases import (
     CASES,
     DTYPES,
@@ -69,7 +70,7 @@ def test_special_values_in_every_input(case: Case, dtype: Any, flush: bool, kind
     """NaN, infinities, signed zeros, subnormals and extremes in parameters, gradients and state."""
     rng = np.random.default_rng(2)
     chosen = tuple(SPECIAL) if kinds == "all" else (kinds,)
-    lengths = [1, 16, 67, 131, _core.CHUNK + 17]
+    lengths = [1, 16, 67, 131, _core.CHUNK + 17, (6, 11)]
 
     def arrays() -> list[Any]:
         return [sprinkled(rng, n, dtype, *chosen) for n in lengths]
@@ -144,10 +145,11 @@ def digest(**more: Any) -> str:
     found = hashlib.sha256()
     for case in CASES:
         for dtype in DTYPES:
-            lengths = [1, 17, 130, 3 * _core.CHUNK + 5]
-            opt = case.make([ordinary(rng, n, dtype) for n in lengths], **more)
+            # Matrices of several bands of rows, of rows longer than a block, and several of them.
+            shapes = [1, 17, 130, 3 * _core.CHUNK + 5, (200, 30), (3, _core.CHUNK + 7), (2, 65, 4)]
+            opt = case.make([ordinary(rng, shape, dtype) for shape in shapes], **more)
             for _ in range(5):
-                opt.step([ordinary(rng, n, dtype) * 1e-3 for n in lengths])
+                opt.step([ordinary(rng, shape, dtype) * dtype(1e-3) for shape in shapes])
             for name, a in written(opt).items():
                 found.update(name.encode() + a.tobytes())
     return found.hexdigest()
@@ -160,6 +162,32 @@ def reference_digest() -> str:
 
 def test_one_digest_for_every_backend_and_isa(reference_digest: str, isa: str) -> None:
     assert digest() == reference_digest
+
+
+def test_one_digest_with_memory_asked_for_ahead(reference_digest: str, isa: str) -> None:
+    _core.prefetch(1)
+    try:
+        assert digest() == reference_digest
+    finally:
+        _core.prefetch(-1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_norms_of_more_than_a_superblock(threads: int) -> None:
+    """The second level of their sums, alone and by threads."""
+    rng = np.random.default_rng(9)
+    p, g = np.zeros(1030 * _core.CHUNK + 5, np.float32), ordinary(rng, 1030 * _core.CHUNK + 5, np.float32)
+    expected = reference.norm([g[:5000], g[5000:]])
+    assert _core.norm([g[:5000], g[5000:]], "sum_squares") == expected
+    opt = fastopt.SGD([p[:5000], p[5000:]], lr=0.1, clip_norm=1e30, threads=threads)
+    assert opt.step([g[:5000], g[5000:]]).grad_norm == expected[0]
+
+
+def test_exp_and_log_of_coefficients_are_those_of_the_losses() -> None:
+    for x in (-700.0, -1.5, -1e-9, 0.0, 1e-9, 0.04, 3.0, 700.0):
+        assert _core.exp(x) == reference_losses.exp(np.array([x]))[0]
+    for x in (1e-300, 0.96, 1.0, 1.5, 2.0, 1e6, 1e300):
+        assert _core.log(x) == reference_losses.log(np.array([x]))[0]
 
 
 @every_dtype

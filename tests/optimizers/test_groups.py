@@ -41,6 +41,29 @@ def test_each_group_moves_as_an_optimizer_of_its_rule_would(rule: str, backend: 
     assert_same_bits(again, opt)
 
 
+def test_a_schedule_is_called_once_a_step_whatever_it_gives() -> None:
+    for give in (0.5, np.float64(0.5), 1, np.float32(0.25)):
+        seen: list[int] = []
+
+        def schedule(t: int, give: Any = give, seen: list[int] = seen) -> Any:
+            seen.append(t)
+            return give
+
+        opt = fastopt.AdamW([{"params": np.ones(2)}, {"params": np.ones(2), "lr": 0.1}], clip_norm=schedule)
+        for _ in range(3):
+            opt.step([np.ones(2), np.ones(2)])
+        assert seen == [0, 1, 2]
+
+
+def test_a_name_that_no_group_has_is_none() -> None:
+    opt = fastopt.AdamW([{"params": np.ones(2), "rule": "lion"}])
+    with pytest.raises(AttributeError, match="no group has eps"):
+        _ = opt.eps
+    for base in ("optimizer", "withmomentum", fastopt.Optimizer):
+        with pytest.raises(ValueError, match="expected an optimizer class or one of"):
+            fastopt.AdamW([{"params": np.ones(2), "rule": base}])
+
+
 def test_a_name_is_read_of_the_groups_that_have_it() -> None:
     opt = fastopt.AdamW(
         [{"params": np.ones(2)}, {"params": np.ones(2), "rule": fastopt.SGD, "lr": 0.5, "momentum": 0.9}]

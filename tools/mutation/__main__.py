@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastopt import Optimizer
+from fastopt import Optimizer, reference
 from fastopt.core import _core
 from fastopt.engine import numpy_plan as numpy_backend
 from fastopt.reference import losses as reference_losses
@@ -57,7 +57,7 @@ class Kernels:
         kernels = self.tree / "csrc/kernels/kernels.c"
         kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
         self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
-        self.module = next(self.tree.glob("fastopt/_core*.so"))
+        self.module = next(self.tree.glob("fastopt/core/_core*.so"))
         self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
         self.unit = "kernels"
         assert self._build("kernels")
@@ -83,7 +83,8 @@ class Kernels:
         compiler = os.environ.get("CC", "cc")
         flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
         units, self.unit = {unit, self.unit}, unit
-        done = [self._run(compiler, *flags, "-Icsrc", "-c", f"csrc/{x}.c", "-o", self.objects[x]) for x in units]
+        sources = {path.stem: str(path) for path in self.tree.glob("csrc/*/*.c")}
+        done = [self._run(compiler, *flags, "-Icsrc", "-c", sources[x], "-o", self.objects[x]) for x in units]
         done.append(self._run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module)))
         return not any(command.returncode for command in done)
 
@@ -182,6 +183,9 @@ def _replace(mutant: Mutant) -> None:
         for key, value in vars(vars(module)[name]).items():
             if kind.__module__ == module.__name__ and callable(value):
                 setattr(kind, key, value)
+    if module.__package__ == reference.__name__:
+        for name in vars(module).keys() & vars(reference).keys():
+            setattr(reference, name, vars(module)[name])
 
 
 def main() -> int:

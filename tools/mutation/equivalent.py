@@ -96,7 +96,7 @@ PROVED = [
         for other in (" - 0", " + 1", "")
     ),
     (NO_1, TWINS, "norm", "if largest == 0:", "if largest == 1:"),
-    (BORDER, TWINS, "_reduce", *border("elif part >~ total or part != part:")),
+    (BORDER, TWINS, "_reduce", *border("if part >~ total or part != part:")),
     (SUM, TWINS, "amsgrad", *border("larger = np.where(v >~ before, v, before)")),
     (BORDER, STAGES, "clamp", *border("const real lower = x <~ -bound ? -bound : x;")),
     (BORDER, STAGES, "clamp", *border("g[i] = lower >~ bound ? bound : lower;")),
@@ -208,4 +208,23 @@ PROVED = [
         *border("const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && 1 / sy <~ DBL_MAX;")[::-1],
     ),
 ]
-EQUIVALENT = {f"{file} {kernel}: {'  =>  '.join(change)}": proof for proof, file, kernel, *change in PROVED}
+PLACES = {
+    "amsgrad": "adam",
+    "nesterov": "sgd",
+    "rmsprop_centered": "rmsprop",
+    "rmsprop_centered_momentum": "rmsprop",
+    **dict.fromkeys(("clamp", "l1", "prox_l1", "sign"), "stages"),
+    **dict.fromkeys(("norm", "_reduce"), "reductions"),
+    "dot": "vectors",
+}
+"""The file of a function in the folders of rules and of twins."""
+
+
+def file_of(place: str, function: str) -> str:
+    ends = {RULES: ".h", TWINS: ".py"}
+    return f"{place}{PLACES[function]}{ends[place]}" if place in ends else place
+
+
+EQUIVALENT = {
+    f"{file_of(file, kernel)} {kernel}: {'  =>  '.join(change)}": proof for proof, file, kernel, *change in PROVED
+}
