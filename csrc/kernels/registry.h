@@ -50,7 +50,7 @@
     COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(unbias) COEF(eps) COEF(step_m) COEF(step_g)
 
 #define FO_sign_momentum(IN, IO, COEF) \
-    IO(p) IN(g) IO(m) COEF(mix_m) COEF(mix_g) COEF(beta) COEF(gain) COEF(one) COEF(step)
+    IO(p) IN(g) IO(m) COEF(mix_m) COEF(mix_g) COEF(beta) COEF(gain) COEF(step)
 
 /* Kernels of rules of several walks: only the last one's writes p. u is scratch, of one chunk; r, c and a have an element for
  * each row or column, and are spread out over the elements. */

@@ -40,4 +40,4 @@ class Lion(Optimizer):
     @staticmethod
     def coefficients(h: Any) -> dict[str, float]:
         beta1, beta2 = h.betas
-        return {"mix_m": beta1, "mix_g": 1 - beta1, "beta": beta2, "gain": 1 - beta2, "one": 1.0, "step": h.lr}
+        return {"mix_m": beta1, "mix_g": 1 - beta1, "beta": beta2, "gain": 1 - beta2, "step": h.lr}

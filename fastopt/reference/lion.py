@@ -11,9 +11,9 @@ Array = NDArray[Any]
 
 
 def sign_momentum(
-    p: Array, g: Array, m: Array, mix_m: float, mix_g: float, beta: float, gain: float, one: float, step: float
+    p: Array, g: Array, m: Array, mix_m: float, mix_g: float, beta: float, gain: float, step: float
 ) -> None:
-    x = one * (mix_m * m + mix_g * g)
+    x = mix_m * m + mix_g * g
     sign = np.where(x > 0, 1, np.where(x < 0, -1, x)).astype(p.dtype)
     p[...] = p - step * sign
     m[...] = beta * m + gain * g

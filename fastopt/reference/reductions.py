@@ -54,8 +54,8 @@ def blocks(kind: str, arrays: list[Array]) -> list[float]:
     """The parts of a sum over flat arrays, one for each block."""
     found = []
     for start in range(0, arrays[0].size, CHUNK):
-        parts = [a[start : start + CHUNK] for a in arrays]
-        found.append(SUMS[kind](*parts))
+        block = slice(start, start + CHUNK)
+        found.append(SUMS[kind](*(a[block] for a in arrays)))
     return found
 
 
@@ -73,7 +73,9 @@ def add_blocks(parts: Iterable[float]) -> float:
 def line_sums(matrix: Array) -> tuple[Array, Array]:
     """Sums of squares of a matrix over each row, as of a vector, and over each column, in bands of rows."""
     rows, columns = matrix.shape
-    of_rows = np.array([sum_row(row) for row in matrix])
+    of_rows = np.zeros(rows)
+    for i, row in enumerate(matrix):
+        of_rows[i] = sum_row(row)
     bands = max(1, min(BANDS, rows // BAND_ROWS))
     of_columns = np.zeros(columns)
     for band in range(bands):
@@ -92,7 +94,10 @@ def sum_row(row: Array) -> float:
 
 
 def _reduce(arrays: list[Array], kind: Any, unit: float) -> float:
-    parts = (kind(g[start : start + CHUNK], unit) for g in arrays for start in range(0, g.size, CHUNK))
+    parts = []
+    for g in arrays:
+        for start in range(0, g.size, CHUNK):
+            parts.append(kind(g[start : start + CHUNK], unit))
     if kind is not max_abs:
         return add_blocks(parts)
     total = 0.0

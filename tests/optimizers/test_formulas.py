@@ -589,3 +589,28 @@ def test_no_gradient_at_all() -> None:
     assert opt.step([None]) == fastopt.Report(applied=False, grad_norm=None, step=0, skipped=0)
     opt.step([np.ones(SIZE)])
     np.testing.assert_allclose(p, start() - wavering(0), rtol=1e-15)
+
+
+def test_lion() -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.Lion([opt_p], wavering, betas=(0.6, 0.8), weight_decay=0.1)
+    m = np.zeros(SIZE)
+    for t, g in enumerate(gradients()):
+        opt.step([g])
+        p = p * (1 - wavering(t) * 0.1) - wavering(t) * np.sign(0.6 * m + 0.4 * g)
+        m = 0.8 * m + 0.2 * g
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("limits", [(0.0, math.inf), (0.5, 0.7)])
+def test_lamb(limits: tuple[float, float]) -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.LAMB([opt_p], wavering, betas=(0.6, 0.8), eps=0.01, weight_decay=0.1, ratio_limits=limits)
+    m, v = np.zeros(SIZE), np.zeros(SIZE)
+    for t, g in enumerate(gradients(), 1):
+        opt.step([g])
+        m, v = 0.6 * m + 0.4 * g, 0.8 * v + 0.2 * g**2
+        u = m / (1 - 0.6**t) / (np.sqrt(v / (1 - 0.8**t)) + 0.01) + 0.1 * p
+        ratio = np.clip(np.linalg.norm(p) / np.linalg.norm(u), *limits)
+        p = p - wavering(t - 1) * ratio * u
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)

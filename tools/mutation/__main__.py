@@ -26,7 +26,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -144,7 +143,7 @@ class Twins:
     """The tests in a child of this process, with another twin and no kernels."""
 
     def __init__(self, files: set[str]) -> None:
-        Optimizer._defaults = MappingProxyType({**Optimizer._defaults, "backend": "numpy"})
+        Optimizer.options()["backend"].default = "numpy"
         _core.Vectors = numpy_backend.ReferenceVectors
         for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
             setattr(_core, name, _as_kernel(name))

@@ -4,7 +4,7 @@
 KERNEL(sign_momentum)
 {
     EACH(i) {
-        const real x = one * (mix_m * m[i] + mix_g * g[i]);
+        const real x = mix_m * m[i] + mix_g * g[i];
         const real sign = x > 0 ? 1 : x < 0 ? -1 : x;
         p[i] = p[i] - step * sign;
         m[i] = beta * m[i] + gain * g[i];
