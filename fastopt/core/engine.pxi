@@ -26,8 +26,8 @@ cdef bint _passes(check, x):
 cdef class Engine:
     """A plan, the cohorts of its tensors, and the counts of steps.
 
-    `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, option,
-    schedule), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
+    `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, name,
+    option, schedule, check or None for a pair), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
     """
     cdef public Plan plan
     cdef public list cohorts, followed, affected
@@ -92,18 +92,18 @@ cdef class Engine:
                     plan.set_numbers(cohort.index, numbers)
         return cohorts
 
-    def evaluate(self):
+    cpdef evaluate(self):
         """The numbers of schedules at this step: each is called once, whoever shares it in the whole optimizer."""
         t = self.t
-        for targets, option, schedule in self.followed:
-            if callable(schedule):
-                x = schedule(t)
-                if type(x) is not float or not _passes(option.check, x):
-                    x = option.given(t, x)
-            else:
+        for targets, name, option, schedule, check in self.followed:
+            if check is None:
                 x = option.at(t, schedule)
-            for numbers in targets:
-                setattr(numbers, option.name, x)
+            else:
+                x = schedule(t)
+                if type(x) is not float or not _passes(check, x):
+                    x = option.given(t, x)
+            for numbers in <list>targets:
+                setattr(numbers, name, x)
 
     cdef _follow(self):
         """Takes the schedules' numbers at this step, into the places of the programs."""

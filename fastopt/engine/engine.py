@@ -294,11 +294,9 @@ class Engine(_core.Engine):
         options, plan = dict(self.options), self.plan
         self._check_together(self.groups)
         self.current = [Numbers(options, group._values, group._fixed) for group in self.groups]
-        known = self.cls.options()
-        self.followed = [(self.current, known[name], x) for name, x in options.items() if _scheduled(x)]
+        self.followed = self._following(self.current, self.cls, options)
         for numbers, group in zip(self.current, self.groups, strict=True):
-            known = group.rule.options()
-            self.followed += [([numbers], known[name], x) for name, x in group._values.items() if _scheduled(x)]
+            self.followed += self._following([numbers], group.rule, group._values)
         self.evaluate()
         # By the rules as they were numbered so far.
         self.registers, self._live = self.of_all(), None
@@ -315,9 +313,19 @@ class Engine(_core.Engine):
         if self.stale is preparing:
             self.stale = False
 
+    @staticmethod
+    def _following(targets: list[Numbers], rule: type[Rule], values: Mapping[str, Any]) -> list[Any]:
+        """What of these values follows a schedule, as the core takes it."""
+        found: list[Any] = []
+        for name, x in values.items():
+            if _scheduled(x):
+                option: Any = rule.options()[name]
+                found.append((targets, name, option, x, option.check if callable(x) else None))
+        return found
+
     def compile(self) -> None:
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
-        scheduled = {option.name for _, option, _ in self.followed}
+        scheduled = {name for _, name, *_ in self.followed}
         programs, self.affected, self.clipping = [], [], "clip_norm" in scheduled
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h
