@@ -17,9 +17,10 @@
 
 /* FO_CHUNK is the block of the reductions, and part of the promise of equal bits: changing it changes norms.
  * FO_WALK is what one stage hands to the next in L1, in bytes: measured, with six streams of it aliasing least.
- * FO_AHEAD is how far memory is asked for before its turn, in bytes: see docs/decisions/prefetch.md.
+ * FO_AHEAD and, of sums, FO_SUM_AHEAD are how far memory is asked for before its turn, in bytes: see
+ * docs/decisions/prefetch.md.
  * FO_PER_THREAD is measured too: see docs/decisions/pool.md. */
-enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_AHEAD = 2048, FO_PER_THREAD = 16384 };
+enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_AHEAD = 2048, FO_SUM_AHEAD = 4096, FO_PER_THREAD = 16384 };
 enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 14, FO_MAX_CALLS = 8, FO_MAX_SUM_BUFFERS = 3, FO_MAX_OUTS = 8 };
 
 #define FO_KERNEL_ID(name) fo_k_##name,
@@ -96,8 +97,8 @@ typedef struct {
  * *finite says whether every element is; the norm of finite elements may still overflow. */
 double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *finite);
 
-/* view *= factor, then clamped to [-bound, bound] (bound may be infinite), in place. */
-void fo_rewrite(const fo_view *views, ptrdiff_t count, double factor, double bound, int flush);
+/* view *= max_norm / norm where that is below 1, then clamped to [-bound, bound] (bound may be infinite), in place. */
+void fo_rewrite(const fo_view *views, ptrdiff_t count, double max_norm, double norm, double bound, int flush);
 
 /* A loss and its gradient, all arrays contiguous and of one type where it is not said. `prediction` is logits or
  * a prediction, (rows, columns) for softmax, else of `rows` elements; target is of the same shape, or for softmax NULL

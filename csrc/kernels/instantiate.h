@@ -38,6 +38,7 @@
 #define LINE ((ptrdiff_t)(64 / sizeof(real)))
 #define BUFFER_AHEAD(x) __builtin_prefetch((const char *)x + FO_AHEAD);
 #define BUFFER_ADVANCE(x) x += LINE;
+#define BUFFER_PART(x) x += PART;
 #define NOTHING_AHEAD(x)
 #define MAKE_AHEAD(name) \
     static TARGET void JOIN(name##_ahead, REAL, ISA)(ptrdiff_t n, void *const *buf, const double *coef) \
@@ -50,12 +51,55 @@
         } \
         FN(name)(n FO_##name(PASS, PASS, PASS)); \
     }
+
+/* Plain rules, with what comes right before them done on each line, in the cache and from memory. */
+#define ON_LINE(rule, count, p, g, ...) rule(count, p, line, __VA_ARGS__)
+#define APPLY(macro, ...) macro(__VA_ARGS__)
+#define MAKE_LINE(name) \
+    INLINE void JOIN(name##_line, REAL, ISA)(ptrdiff_t n, const real scale, const real keep \
+                                             FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER)) \
+    { \
+        real line[LINE]; \
+        EACH(i) { \
+            line[i] = scale * g[i]; \
+            p[i] = keep * p[i]; \
+        } \
+        APPLY(ON_LINE, FN(name), n FO_##name(PASS, PASS, PASS)); \
+    }
+#define LAST_OF_LINE(name, part) \
+    if (n >= (part)) { \
+        enum { PART = part }; \
+        JOIN(name##_line, REAL, ISA)(PART, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+        FO_##name(BUFFER_PART, BUFFER_PART, NOTHING_AHEAD) \
+        n -= PART; \
+    }
+#define MAKE_FUSED_FORM(name, form, ASK) \
+    static TARGET void JOIN(name##_##form, REAL, ISA)(ptrdiff_t n, void *const *buf, const double *coef, double scale, \
+                                                      double keep) \
+    { \
+        FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
+        for (; n >= LINE; n -= LINE) { \
+            FO_##name(ASK, ASK, NOTHING_AHEAD) \
+            JOIN(name##_line, REAL, ISA)(LINE, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+            FO_##name(BUFFER_ADVANCE, BUFFER_ADVANCE, NOTHING_AHEAD) \
+        } \
+        LAST_OF_LINE(name, LINE / 2) \
+        LAST_OF_LINE(name, LINE / 4) \
+        JOIN(name##_line, REAL, ISA)(n, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+    }
+#define MAKE_FUSED(name) \
+    MAKE_LINE(name) MAKE_FUSED_FORM(name, fused, NOTHING_AHEAD) MAKE_FUSED_FORM(name, fused_ahead, BUFFER_AHEAD)
+#define FUSED_SLOT(name) [fo_k_##name] = JOIN(name##_fused, REAL, ISA),
+#define FUSED_AHEAD_SLOT(name) [fo_k_##name] = JOIN(name##_fused_ahead, REAL, ISA),
 #define AHEAD_SLOT(name) [fo_k_##name] = JOIN(name##_ahead, REAL, ISA),
 #define KERNEL_SLOT(name) [fo_k_##name] = ENTRY(name),
 #define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
 #define SUM_SLOT(name) [fo_sum_##name] = FN(name),
 #define SLOTS \
-    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .ahead = {FO_KERNELS(AHEAD_SLOT)}, .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
+    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .ahead = {FO_BESIDE_PLAIN_RULES(AHEAD_SLOT)}, \
+      .fused = {FO_PLAIN_RULES(FUSED_SLOT)}, .fused_ahead = {FO_PLAIN_RULES(FUSED_AHEAD_SLOT)}, \
+      .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
+      .sum_squares_ahead = FN(sum_squares_ahead), \
       .sum = {FO_SUMS(SUM_SLOT)}, .add_squares = FN(add_squares), .adafactor_factors = FN(adafactor_factors), \
       .gather = FN(gather), .scatter = FN(scatter), .fill = FN(fill), \
       .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
@@ -73,7 +117,8 @@
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
-FO_KERNELS(MAKE_AHEAD)
+FO_BESIDE_PLAIN_RULES(MAKE_AHEAD)
+FO_PLAIN_RULES(MAKE_FUSED)
 static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef real
 #undef REAL
@@ -91,7 +136,8 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #include "kernels/exponential.h"
 #include "kernels/losses.h"
 FO_KERNELS(MAKE_ENTRY)
-FO_KERNELS(MAKE_AHEAD)
+FO_BESIDE_PLAIN_RULES(MAKE_AHEAD)
+FO_PLAIN_RULES(MAKE_FUSED)
 static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef real
 #undef REAL
@@ -103,9 +149,18 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef REDUCTION_SLOT
 #undef KERNEL_SLOT
 #undef AHEAD_SLOT
+#undef FUSED_AHEAD_SLOT
+#undef FUSED_SLOT
+#undef MAKE_FUSED
+#undef MAKE_FUSED_FORM
+#undef LAST_OF_LINE
+#undef MAKE_LINE
+#undef APPLY
+#undef ON_LINE
 #undef MAKE_AHEAD
 #undef NOTHING_AHEAD
 #undef LINE
+#undef BUFFER_PART
 #undef BUFFER_ADVANCE
 #undef BUFFER_AHEAD
 #undef MAKE_ENTRY

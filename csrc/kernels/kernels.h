@@ -5,11 +5,15 @@
 #include "fastopt.h"
 
 typedef void fo_kernel(ptrdiff_t n, void *const *buf, const double *coef);
+/* A plain rule whose gradient is first multiplied by scale, and its parameter by keep: of 1 the same bits. */
+typedef void fo_fused(ptrdiff_t n, void *const *buf, const double *coef, double scale, double keep);
 typedef double fo_reduction(ptrdiff_t n, const void *in, double unit);
 
 typedef struct {
-    fo_kernel *kernel[FO_KERNEL_COUNT], *ahead[FO_KERNEL_COUNT];
-    fo_reduction *reduce[FO_REDUCTION_COUNT];
+    fo_kernel *kernel[FO_KERNEL_COUNT];
+    fo_kernel *ahead[FO_KERNEL_COUNT]; /* for buffers that come from memory; not of plain rules, which have their own: */
+    fo_fused *fused[FO_KERNEL_COUNT], *fused_ahead[FO_KERNEL_COUNT];
+    fo_reduction *reduce[FO_REDUCTION_COUNT], *sum_squares_ahead;
     double (*sum[FO_SUM_COUNT])(ptrdiff_t n, const void *const *in);
     void (*add_squares)(ptrdiff_t n, double *sums, const void *in);
     void (*adafactor_factors)(ptrdiff_t rows, ptrdiff_t columns, const double *row_sums, const double *column_sums,

@@ -5,14 +5,16 @@
  * A sum is infinite or NaN when an element is, and only float64 can make it so from finite elements:
  * step.c then asks max_abs, and sums once more with `unit` a power of two that brings max|g| near 1. */
 
-#define IN_LANES(x, value, term, fold) \
+#define IN_LANES(x, value, term, fold, AHEAD) \
     double lane[FO_LANES] = {0}; \
     ptrdiff_t i = 0; \
-    for (; i + FO_LANES <= n; i += FO_LANES) \
+    for (; i + FO_LANES <= n; i += FO_LANES) { \
+        AHEAD; \
         for (int j = 0; j < FO_LANES; j++) { \
             const double x = value(i + j); \
             lane[j] = fold(lane[j], term); \
         } \
+    } \
     for (int j = 0; i + j < n; j++) { \
         const double x = value(i + j); \
         lane[j] = fold(lane[j], term); \
@@ -23,17 +25,21 @@
     return lane[0];
 
 #define SCALED(k) (unit * (double)g[k])
-#define REDUCTION(name, x, term, fold) \
+#define LANES_AHEAD \
+    for (size_t byte = 0; byte < FO_LANES * sizeof(real); byte += 64) \
+        __builtin_prefetch((const char *)(g + i) + FO_SUM_AHEAD + byte)
+#define REDUCTION(name, x, term, fold, AHEAD) \
     static TARGET double FN(name)(ptrdiff_t n, const void *in, double unit) \
     { \
         const real *restrict g = in; \
-        IN_LANES(x, SCALED, term, fold) \
+        IN_LANES(x, SCALED, term, fold, AHEAD) \
     }
 
 #define SUM(a, b) ((a) + (b))
 
-REDUCTION(sum_squares, x, x * x, SUM)
-REDUCTION(sum_abs, x, fabs(x), SUM)
+REDUCTION(sum_squares, x, x * x, SUM, (void)0)
+REDUCTION(sum_squares_ahead, x, x * x, SUM, LANES_AHEAD)
+REDUCTION(sum_abs, x, fabs(x), SUM, (void)0)
 
 /* Without their signs, numbers are ordered as their bits are, NaN above infinity: so compilers use the maximum of
  * vectors. */
@@ -68,7 +74,7 @@ static TARGET double FN(max_abs)(ptrdiff_t n, const void *in, double unit)
 static TARGET double FN(dot)(ptrdiff_t n, const void *first, const void *second)
 {
     const real *a = first, *b = second;
-    IN_LANES(x, PRODUCT, x, SUM)
+    IN_LANES(x, PRODUCT, x, SUM, (void)0)
 }
 
 /* The sum of g (a - b), the difference in double too. */
@@ -76,7 +82,7 @@ static TARGET double FN(dot)(ptrdiff_t n, const void *first, const void *second)
 static TARGET double FN(dot_difference)(ptrdiff_t n, const void *const *in)
 {
     const real *g = in[0], *a = in[1], *b = in[2];
-    IN_LANES(x, DIFFERENCE, x, SUM)
+    IN_LANES(x, DIFFERENCE, x, SUM, (void)0)
 }
 
 /* Adds the squares of a row to its columns' sums. */
@@ -93,5 +99,6 @@ static TARGET void FN(add_squares)(ptrdiff_t n, double *restrict sums, const voi
 #undef PRODUCT
 #undef SUM
 #undef REDUCTION
+#undef LANES_AHEAD
 #undef SCALED
 #undef IN_LANES

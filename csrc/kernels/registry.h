@@ -72,13 +72,17 @@
 #define FO_prodigy(IN, IO, COEF) IO(p) IN(m) IN(v) COEF(shrink) COEF(eps_d) COEF(step)
 
 #define FO_STAGES_BEFORE(X) X(scale) X(clamp) X(l1) X(l2) X(decay)
-#define FO_RULES(X) \
+/* Rules of one walk: their buffers begin with IO(p) IN(g), so that what comes before them can be done within their loop. */
+#define FO_PLAIN_RULES(X) \
     X(sgd) X(momentum) X(nesterov) X(adagrad) X(rmsprop) X(rmsprop_momentum) \
-    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam) X(sign_momentum) \
+    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam) X(sign_momentum)
+#define FO_RULES_OF_PASSES(X) \
     X(lamb_moments) X(lamb) X(adafactor_scaled) X(adafactor) X(adafactor_momentum) X(adafactor_unfactored_moment) \
     X(adafactor_unfactored) X(adafactor_unfactored_momentum) X(prodigy_moments) X(prodigy)
+#define FO_RULES(X) FO_PLAIN_RULES(X) FO_RULES_OF_PASSES(X)
 #define FO_STAGES_AFTER(X) X(prox_l1) X(average)
 #define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
+#define FO_BESIDE_PLAIN_RULES(X) FO_STAGES_BEFORE(X) FO_RULES_OF_PASSES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 #define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 
 /* What a norm is made of; see reductions.h. */

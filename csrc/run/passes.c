@@ -24,8 +24,9 @@ typedef struct {
     const fo_view *grad;
     const fo_functions *functions;
     fo_kernel *const *kernels;
-    double scale, coef[FO_MAX_CALLS][FO_MAX_COEFS];
-    int direct, spreads, spread_slot[SPREAD];
+    factor scale;
+    double coef[FO_MAX_CALLS][FO_MAX_COEFS];
+    int ahead, direct, spreads, spread_slot[SPREAD];
     ptrdiff_t size;
     chunk_memory *memory;
 } walker;
@@ -92,7 +93,7 @@ static void *place(const walker *w, int slot, ptrdiff_t start)
 static void run_calls(const walker *w, int calls, ptrdiff_t start, ptrdiff_t n)
 {
     if (w->pass->reads && !w->direct)
-        view_load(w->functions, w->grad, start, n, w->scale, w->memory->gradient);
+        view_load(w->functions, w->grad, start, n, w->scale, w->ahead, w->memory->gradient);
     if (w->pass->copies)
         memcpy(w->memory->slot[0], w->tensor->slot[FO_SLOT_P] + start * w->size, (size_t)(n * w->size));
     for (int k = 0; k < w->spreads; k++)
@@ -156,16 +157,16 @@ static void add_up_lines(const walker *w, ptrdiff_t begin, ptrdiff_t end)
         }
 }
 
-void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, double scale, ptrdiff_t begin, ptrdiff_t end)
+void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, factor scale, ptrdiff_t begin, ptrdiff_t end)
 {
     chunk_memory memory;
     const fo_tensor *tensor = &plan->tensors[t];
     const fo_program *program = &plan->programs[tensor->program];
     walker w = {.program = program, .pass = &program->pass[pass], .tensor = tensor, .grad = &plan->grads[t],
-                .functions = fo_functions_for(plan->grads[t].dtype), .scale = scale, .memory = &memory,
+                .functions = fo_functions_for(plan->grads[t].dtype), .scale = scale, .ahead = plan->ahead, .memory = &memory,
                 .size = fo_item_size(plan->grads[t].dtype)};
     w.kernels = plan->ahead ? w.functions->ahead : w.functions->kernel;
-    w.direct = w.grad->dense && scale == 1.0 && !w.pass->edits;
+    w.direct = w.grad->dense && scale.first == 1 && scale.second == 1 && !w.pass->edits;
     for (int c = 0; c < w.pass->calls; c++) {
         const fo_call *call = &w.pass->call[c];
         if (call->registers)
@@ -199,7 +200,7 @@ static void set_register(fo_rule *rule, const fo_tensor *tensor, int reg, double
 static ptrdiff_t blocks_of(const fo_tensor *t) { return (t->size + FO_CHUNK - 1) / FO_CHUNK; }
 
 /* The bands of each column are added in order, where the first of them lies; then all becomes vectors of the state. */
-static void factor(const fo_rule *rule, const fo_tensor *t, int dtype, const fo_pass *pass)
+static void make_factors(const fo_rule *rule, const fo_tensor *t, int dtype, const fo_pass *pass)
 {
     const fo_call *call = &pass->call[pass->calls - 1];
     const int bands = fo_bands(t->rows), size = (int)fo_item_size(dtype);
@@ -242,7 +243,7 @@ void passes_finish_tensor(const fo_plan *plan, ptrdiff_t t, int pass)
             set_register(rule, tensor, p->sum[s].reg, block_sum_total(&total));
         }
     if (p->kind == FO_FACTORED_PASS && tensor->size)
-        factor(rule, tensor, plan->grads[t].dtype, p);
+        make_factors(rule, tensor, plan->grads[t].dtype, p);
     if (p->kind == FO_SCALAR_PASS && !p->all)
         run_scalar(rule, tensor, p);
 }

@@ -3,11 +3,11 @@
 #ifndef FASTOPT_PASSES_H
 #define FASTOPT_PASSES_H
 
-#include "fastopt.h"
+#include "run/factor.h"
 
 /* One tensor's elements from begin, a chunk boundary, to end, through one walk of its program; of a factored walk, the
  * bands of rows that begin there. */
-void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, double scale, ptrdiff_t begin, ptrdiff_t end);
+void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, factor scale, ptrdiff_t begin, ptrdiff_t end);
 
 /* What follows a pass, on one thread: its sums become registers, or its scalar function runs. For one tensor ... */
 void passes_finish_tensor(const fo_plan *plan, ptrdiff_t t, int pass);

@@ -24,10 +24,12 @@ static inline void block_sum_add(block_sum *sum, double part)
 
 static inline double block_sum_total(const block_sum *sum) { return sum->total + sum->open; }
 
-/* One block's part of a reduction; `scratch` has room for a block. */
-double reduce_block(const fo_view *view, ptrdiff_t start, int kind, double unit, char *scratch);
+/* One block's part of a reduction; `scratch` has room for a block. With `ahead` sums of squares
+ * ask for their memory before its turn. */
+double reduce_block(const fo_view *view, ptrdiff_t start, int kind, double unit, int ahead, char *scratch);
 
 /* The norm of kind over all views; of sums of squares `first` is the plain sum, where there is one already, or NULL. */
-double reduce_norm(const fo_view *views, ptrdiff_t count, int kind, const double *first, int *finite);
+double reduce_norm(const fo_view *views, ptrdiff_t count, int kind, const double *first, int ahead,
+                   int *finite);
 
 #endif

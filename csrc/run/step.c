@@ -31,16 +31,16 @@ typedef struct {
     fo_plan *plan;
     int workers, phase;  /* counted from the first pass of the longest program, or MEASURE */
     uint64_t control;    /* the caller's, flush mode and rounding, for every worker */
-    double scale;
+    factor scale;
     ptrdiff_t length;    /* of all tensors end to end, where they are worth threads */
     atomic_int next[MAX_WORKERS];
 } work;
 
 static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size + TENSOR_COST : 0; }
 
-static double scale_of(const work *w, const fo_program *program)
+static factor scale_of(const work *w, const fo_program *program, int dtype)
 {
-    return w->scale * w->plan->groups[program->group].sign;
+    return factor_for((factor){w->scale.first * w->plan->groups[program->group].sign, w->scale.second}, dtype);
 }
 
 /* A range of one tensor in this phase. */
@@ -52,16 +52,16 @@ static void run_range(const fo_plan *plan, ptrdiff_t t, ptrdiff_t begin, ptrdiff
     if (w->phase == MEASURE) {
         for (ptrdiff_t start = begin; start < end; start += FO_CHUNK)
             plan->parts[tensor->first_block + start / FO_CHUNK] =
-                reduce_block(grad, start, fo_r_sum_squares, 1.0, scratch);
+                reduce_block(grad, start, fo_r_sum_squares, 1.0, plan->ahead, scratch);
         return;
     }
     const fo_program *program = &plan->programs[tensor->program];
     const int pass = passes_in(program, plan->phases, w->phase);
     if (program->passes == 1 && pass == 0) {
         walk_foresee(plan, t + 1);
-        walk(&program->pass[0], tensor, grad, scale_of(w, program), begin, end, plan->chunk, plan->ahead);
+        walk(&program->pass[0], tensor, grad, scale_of(w, program, grad->dtype), begin, end, plan->chunk, plan->ahead);
     } else if (pass >= 0 && program->pass[pass].kind != FO_SCALAR_PASS && plan->rules[program->rule].go) {
-        passes_walk(plan, t, pass, scale_of(w, program), begin, end);
+        passes_walk(plan, t, pass, scale_of(w, program, grad->dtype), begin, end);
     }
 }
 
@@ -153,13 +153,16 @@ static int measure(fo_plan *plan, work *w)
         run_all(w);
         total = sum_of_parts(plan);
     }
-    plan->norm = reduce_norm(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL, &finite)
+    plan->norm = reduce_norm(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL,
+                             plan->ahead, &finite)
         * plan->unscale;
     const int clipping = isfinite(plan->max_norm);
     if (!finite || (clipping && !isfinite(plan->norm)))
         return 0;
-    if (clipping && plan->norm > plan->max_norm)
-        w->scale *= plan->max_norm / plan->norm;
+    if (clipping && plan->norm > plan->max_norm) {
+        w->scale = factor_between(plan->max_norm, plan->norm);
+        w->scale.first *= plan->unscale;
+    }
     return 1;
 }
 
@@ -198,7 +201,7 @@ static void run_tensor_by_tensor(fo_plan *plan, work *w)
 
 static int step(fo_plan *plan, work *w)
 {
-    w->scale = plan->unscale;
+    w->scale = (factor){plan->unscale, 1};
     if (plan->measure && !measure(plan, w))
         return 0;
     w->phase = 0;

@@ -24,16 +24,16 @@
         } \
     } while (0)
 
-/* out = factor * view[start : start + n] */
-void view_load(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, double factor, char *out)
+void view_load(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, factor by, int ahead, char *out)
 {
     const ptrdiff_t size = fo_item_size(view->dtype);
-    if (view->dense) {
-        void *const buf[] = {out, view->data + start * size};
-        f->kernel[fo_k_scale](n, buf, &factor);
-        return;
-    }
-    FOR_EACH_ROW(view, start, n, f->gather(count, out + done * size, row, stride, factor));
+    void *const buf[] = {out, view->data + start * size};
+    if (view->dense)
+        (ahead ? f->ahead : f->kernel)[fo_k_scale](n, buf, &by.first);
+    else
+        FOR_EACH_ROW(view, start, n, f->gather(count, out + done * size, row, stride, by.first));
+    if (by.second != 1)
+        f->kernel[fo_k_decay](n, buf, &by.second);
 }
 
 void view_store(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, const char *in)

@@ -3,9 +3,11 @@
 #define FASTOPT_VIEWS_H
 
 #include "kernels/kernels.h"
+#include "run/factor.h"
 
-/* out = factor * view[start : start + n] */
-void view_load(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, double factor, char *out);
+/* out = by * view[start : start + n], by as factor_for gives it for the view's type; with `ahead` the memory that
+ * comes after is asked for. */
+void view_load(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, factor by, int ahead, char *out);
 
 /* view[start : start + n] = in */
 void view_store(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptrdiff_t n, const char *in);

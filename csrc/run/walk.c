@@ -6,16 +6,17 @@
 
 enum { CACHE_LINE = 64 };
 
-/* One tensor's elements from begin, a chunk boundary, to end. A gradient that no stage changes is read where it
- * lies: the rule's own first operation on it is arithmetic, so it has the bits of 1 * g. */
-void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, double scale, ptrdiff_t begin, ptrdiff_t end,
+/* One tensor's elements from begin, a chunk boundary, to end. The loop of the rule itself multiplies a gradient that no
+ * other stage changes by the scale, and lets the parameter decay, which always comes right before it. */
+void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, factor scale, ptrdiff_t begin, ptrdiff_t end,
           ptrdiff_t chunk, int ahead)
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     const fo_functions *f = fo_functions_for(grad->dtype);
-    fo_kernel *const *kernels = ahead ? f->ahead : f->kernel;
     const ptrdiff_t size = fo_item_size(grad->dtype);
-    const int direct = grad->dense && scale == 1.0 && !pass->edits;
+    fo_kernel *const *kernels = ahead ? f->ahead : f->kernel;
+    fo_fused *const *fused = ahead ? f->fused_ahead : f->fused;
+    const int direct = grad->dense && !pass->edits && scale.second == 1;
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
     /* A first chunk that ends at a cache line of the parameter, where that pays: the state lies as it does. */
     const ptrdiff_t past = (ptrdiff_t)((uintptr_t)(tensor->slot[FO_SLOT_P] + begin * size) % CACHE_LINE) / size;
@@ -23,16 +24,24 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, dou
     for (ptrdiff_t start = begin; start < end; start += n, n = chunk) {
         n = end - start < n ? end - start : n;
         if (!direct)
-            view_load(f, grad, start, n, scale, scratch);
+            view_load(f, grad, start, n, scale, ahead, scratch);
+        double keep = 1;
         for (int c = 0; c < pass->calls; c++) {
             const fo_call *call = &pass->call[c];
+            if (call->kernel == fo_k_decay) {
+                keep = call->coef[0];
+                continue;
+            }
             void *buf[FO_MAX_BUFFERS];
             for (int b = 0; b < call->buffers; b++) {
                 const int slot = call->slot[b];
                 buf[b] = slot != FO_SLOT_G ? tensor->slot[slot] + start * size
                        : direct ? grad->data + start * size : scratch;
             }
-            kernels[call->kernel](n, buf, call->coef);
+            if (fused[call->kernel])
+                fused[call->kernel](n, buf, call->coef, direct ? scale.first : 1, keep);
+            else
+                kernels[call->kernel](n, buf, call->coef);
         }
     }
 }

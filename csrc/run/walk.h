@@ -2,11 +2,11 @@
 #ifndef FASTOPT_WALK_H
 #define FASTOPT_WALK_H
 
-#include "fastopt.h"
+#include "run/factor.h"
 
-/* The elements from begin, a chunk boundary, to end; gradients are first multiplied by scale. `ahead` asks for
+/* The elements from begin, a chunk boundary, to end; gradients are first multiplied by scale, as factor_for gives it. `ahead` asks for
  * memory before its turn. */
-void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, double scale, ptrdiff_t begin, ptrdiff_t end,
+void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, factor scale, ptrdiff_t begin, ptrdiff_t end,
           ptrdiff_t chunk, int ahead);
 
 /* Asks for the first line of all memory of a tensor while the one before it is computed: hardware does not guess it. */

@@ -59,7 +59,8 @@ cdef extern from "fastopt.h" nogil:
         int dense
         int dtype
     double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
-    void fo_rewrite(const fo_view* views, Py_ssize_t count, double factor, double bound, int flush)
+    void fo_rewrite(const fo_view* views, Py_ssize_t count, double max_norm, double norm, double bound,
+                    int flush)
 
     ctypedef struct fo_loss:
         int dtype

@@ -24,8 +24,8 @@ def norm(list arrays, str kind, bint flush=True):
     return value, finite != 0
 
 
-def rewrite(list arrays, double factor, double bound, bint flush=True):
-    """a *= factor, clamped to [-bound, bound], in place, any strides."""
+def rewrite(list arrays, double max_norm, double norm, double bound, bint flush=True):
+    """a *= max_norm / norm where that is below 1, clamped to [-bound, bound], in place, any strides."""
     cdef _Views v = _Views(arrays)
     with nogil:
-        fo_rewrite(v.views, v.count, factor, bound, flush)
+        fo_rewrite(v.views, v.count, max_norm, norm, bound, flush)

@@ -76,7 +76,7 @@ class ReferencePlan(_core.Plan):
         self._went = [True] * len(self._of_all)
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
             grads = self._flat()
-            scale = self.unscale
+            scale = self.unscale, 1.0
             if self._measure:
                 norm, finite = reference.norm(g for g in grads if g is not None)
                 self._norm = norm * self.unscale
@@ -84,7 +84,8 @@ class ReferencePlan(_core.Plan):
                 if not finite or (clipping and not math.isfinite(self._norm)):
                     return False
                 if clipping and self._norm > self._max_norm:
-                    scale *= self._max_norm / self._norm
+                    first, second = reference.factor_between(self._max_norm, self._norm)
+                    scale = first * self.unscale, second
             present = [i for i, g in enumerate(grads) if g is not None]
             used = {self._assigned[i] for i in present}
             phases = max((len(self._programs[k].passes) for k in used), default=0)
@@ -93,11 +94,12 @@ class ReferencePlan(_core.Plan):
                 self._run_phase(walkers, phase - phases)
         return True
 
-    def _walker(self, i: int, grad: Any, scale: float) -> Walker:
+    def _walker(self, i: int, grad: Any, scale: tuple[float, float]) -> Walker:
         program = self._assigned[i]
-        sign = self._signs[self._programs[program].group]
+        first, second = scale
+        by = first * self._signs[self._programs[program].group], second
         order = self._orders()[i]
-        return Walker(self, i, self._programs[program], self._numbers[program], grad, scale * sign, order)
+        return Walker(self, i, self._programs[program], self._numbers[program], grad, by, order)
 
     def _run_phase(self, walkers: dict[int, Walker], k: int) -> None:
         """The passes that are the k-th from the end of their programs."""
@@ -126,8 +128,8 @@ class ReferencePlan(_core.Plan):
 class Walker:
     """One tensor on its way through a program."""
 
-    def __init__(self, plan: ReferencePlan, i: int, program: Any, numbers: dict[str, float], grad: Any, scale: float,
-                 order: Any) -> None:  # fmt: skip
+    def __init__(self, plan: ReferencePlan, i: int, program: Any, numbers: dict[str, float], grad: Any,
+                 scale: tuple[float, float], order: Any) -> None:  # fmt: skip
         self.plan, self.program, self.numbers, self.scale = plan, program, numbers, scale
         self.grad, self.order = grad, order
         self.p = plan.params[i]
@@ -165,7 +167,7 @@ class Walker:
         at.update({name: np.zeros_like(self.buffers["p"]) for name in self.program.scratch})
         if step.copies:
             at["p"] = at["p"].copy()
-        reference.scale(at["g"], self.grad, self.scale)
+        reference.load(at["g"], self.grad, self.scale)
         for prefix, name, _ in step.calls:
             if name == "factors":
                 self._factor(at["g"])

@@ -17,6 +17,7 @@ from fastopt.reference.adafactor import (
 )
 from fastopt.reference.adagrad import adagrad
 from fastopt.reference.adam import adam, amsgrad, nadam
+from fastopt.reference.factor import factor_between, load
 from fastopt.reference.lamb import lamb, lamb_moments
 from fastopt.reference.lion import sign_momentum
 from fastopt.reference.prodigy import prodigy, prodigy_moments
@@ -55,9 +56,9 @@ __all__ = [
     "CHUNK", "LANES", "Array",
     "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
     "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
-    "add_blocks", "amsgrad", "average", "axpby", "blocks", "clamp", "decay", "dot", "dot_difference", "l1", "l2",
-    "lamb", "lamb_moments", "line_sums", "max_abs", "mean", "momentum", "nadam", "nesterov", "norm", "perturb",
-    "perturb_adaptive", "prodigy", "prodigy_begin", "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop",
-    "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum", "scale", "sgd", "sign", "sign_momentum",
-    "sum_abs", "sum_squares", "trust",
+    "add_blocks", "amsgrad", "average", "axpby", "blocks", "clamp", "decay", "dot", "dot_difference",
+    "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "max_abs", "mean", "momentum", "nadam",
+    "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy", "prodigy_begin", "prodigy_estimate",
+    "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum",
+    "scale", "sgd", "sign", "sign_momentum", "sum_abs", "sum_squares", "trust",
 ]  # fmt: skip

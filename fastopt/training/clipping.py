@@ -69,7 +69,7 @@ def clip_grad_norm_(
             return total
     for part, norm in zip(parts, norms, strict=True):
         if norm > limit:
-            _core.rewrite(part, limit / norm, math.inf)
+            _core.rewrite(part, limit, norm, math.inf)
     return total
 
 
@@ -80,7 +80,7 @@ def clip_grad_value_(grads: Tree, clip_value: float) -> None:
     """
     bound = positive("clip_value", clip_value)
     _, arrays = _arrays(grads, write=True)
-    _core.rewrite(arrays, 1.0, bound)
+    _core.rewrite(arrays, 1.0, 1.0, bound)
 
 
 def clip_grad_adaptive_(
@@ -114,15 +114,25 @@ def clip_grad_adaptive_(
         if not (np.isfinite(norm).all() and np.isfinite(limit).all()):
             raise ValueError(f"{name!r} or its gradient has a unit whose norm is not finite: nothing was clipped")
         if (norm > limit).any():
-            scales.append((g, np.divide(limit, norm, out=np.ones_like(norm), where=norm > limit)))
-    for g, scale in scales:
-        g *= scale.astype(g.dtype)
+            scales.append((g, np.where(norm > limit, limit, 1.0), np.where(norm > limit, norm, 1.0)))
+    for g, limit, norm in scales:
+        _scale(g, limit, norm)
+
+
+def _scale(g: Array, limit: Array, norm: Array) -> None:
+    """g *= limit / norm, by a power of two apart, because the quotient may leave the range of g's type."""
+    (upper, up), (lower, down) = np.frexp(limit), np.frexp(norm)
+    g *= (upper / (2 * lower)).astype(g.dtype)
+    np.ldexp(g, up - down + 1, out=g)
 
 
 def _unit_norms(a: Array, unit_axis: int) -> Array:
     """The 2-norm of each unit, in the shape that multiplies the array."""
     axes = None if a.ndim <= 1 else tuple(range(1, a.ndim)) if unit_axis == 0 else tuple(range(a.ndim - 1))
-    norms: Array = np.sqrt(np.sum(np.square(a, dtype=np.float64), axis=axes, keepdims=True))
+    largest = np.max(np.abs(a), axis=axes, keepdims=True, initial=0)
+    exponent = np.where(np.isfinite(largest), np.frexp(largest)[1], 0)
+    near_one = np.ldexp(a, -exponent, dtype=np.float64)
+    norms: Array = np.ldexp(np.sqrt(np.sum(np.square(near_one, out=near_one), axis=axes, keepdims=True)), exponent)
     return norms
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -54,15 +55,15 @@ def test_a_norm_at_or_below_the_limit_changes_no_bit(isa: str) -> None:
 def test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout(dtype: Any, flush: bool, isa: str) -> None:
     """What cannot be written in place, read-only or broadcast, does not come here."""
     g = random_array(np.random.default_rng(5), dtype, 3 * 700).reshape(3, 700)
-    for bound in (math.inf, 0.75):
+    for bound, (max_norm, norm) in itertools.product((math.inf, 0.75), ((0.3, 1.0), (1.0, 2.0**130), (1e-200, 1e200))):
         expected = np.empty_like(g)
         with _core.subnormals(flush), np.errstate(all="ignore"):
-            reference.scale(expected, g, 0.3)
+            reference.load(expected, g, reference.factor_between(max_norm, norm))
             if math.isfinite(bound):
                 reference.clamp(expected, 1.0, bound)
         for a in awkward_gradients(g).values():
             if a.flags.writeable and 0 not in a.strides:
-                _core.rewrite([a], 0.3, bound, flush)
+                _core.rewrite([a], max_norm, norm, bound, flush)
                 assert same_bits(np.ascontiguousarray(a), expected)
 
 
@@ -238,3 +239,35 @@ def test_norms_of_the_reference(scale: float) -> None:
 def test_dot_products_of_the_reference_go_on_past_the_first_block() -> None:
     n = 3 * reference.CHUNK + 5
     assert reference.dot(np.arange(n, dtype=float), np.full(n, 2.0)) == n * (n - 1)
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize(("dtype", "largest"), [(np.float32, 3e38), (np.float64, 8e307)])
+def test_clipping_of_any_finite_norm_is_right_to_rounding(dtype: Any, largest: float, backend: Any) -> None:
+    """Equal elements under a limit become limit / sqrt(n) each, though limit / norm may be no number of their type."""
+    rtol, limits = (3e-7, (1.0, 1e-30, 1e30)) if dtype is np.float32 else (1e-15, (1.0, 1e-300, 1e300))
+    for limit, size in itertools.product(limits, (largest, 1e-20 * largest, 1e20 / largest)):
+        expected = dtype(min(size, limit / 2))
+        grads = np.full(4, size, dtype)
+        p = np.zeros(4, dtype)
+        assert fastopt.SGD([p], lr=1.0, clip_norm=limit, backend=backend).step([grads])
+        np.testing.assert_allclose(-p, expected, rtol=rtol)
+        for per_tensor in (False, True):
+            clipped = grads.copy()
+            fastopt.clip_grad_norm_([clipped], limit, per_tensor=per_tensor)
+            np.testing.assert_allclose(clipped, expected, rtol=rtol)
+        clipped = np.full((4, 1), size, dtype)
+        fastopt.clip_grad_adaptive_([clipped], [np.ones((4, 1), dtype)], limit / 2, eps=1e-30)
+        np.testing.assert_allclose(clipped, expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_scale_of_any_size_is_divided_out_while_clipping(dtype: Any, backend: Any) -> None:
+    """Four elements of 0.25, clipped from a norm of 0.5 to 0.125, with every scale that they can bear."""
+    for exponent in range(-126, 127):
+        p = np.zeros(4, dtype)
+        opt = fastopt.SGD([p], lr=1.0, clip_norm=0.125, backend=backend)
+        assert opt.step([np.full(4, 0.25 * 2.0**exponent, dtype)], grad_scale=2.0**exponent) or exponent < -124
+        if exponent >= -124:
+            assert np.all(p == -0.0625)

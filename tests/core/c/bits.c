@@ -168,8 +168,8 @@ static uint64_t norm_hash(const void *context)
         expect(finite == (k < LENGTHS ? finite_here : all_finite), "a norm says %d to whether all is finite", finite);
         h = hash_word(hash_array(h, FO_F64, 1, &norm), (uint64_t)finite, 1);
     }
-    fo_rewrite(views, LENGTHS, 0.3, 0.25, c->flush);
-    fo_rewrite(views, LENGTHS, -2, HUGE_VAL, c->flush);
+    fo_rewrite(views, LENGTHS, 0.3, 1, 0.25, c->flush);
+    fo_rewrite(views, LENGTHS, 1, 0x1p140, HUGE_VAL, c->flush);
     for (int k = 0; k < LENGTHS; k++)
         h = hash_matrix(h, &m[k]);
     release_all();
