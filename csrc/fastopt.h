@@ -200,11 +200,10 @@ typedef struct {
     double *reg;             /* its registers, where its program has any */
 } fo_tensor;
 
-/* step.c's: which way the steps that are large enough for threads go, with the pool or alone, which way is favoured,
- * the steps of this run so far and the steps of a run of the favoured way, and seconds per element of both ways. */
+/* trial.c's: steps on the pool in a row that took longer than the caller alone would have, how long it last went alone for
+ * that, and how many such steps are left. */
 typedef struct {
-    int alone, favours_alone, done, run;
-    double least[2];
+    int slow, rest, left;
 } fo_trial;
 
 typedef struct {

@@ -32,7 +32,9 @@ typedef struct {
     int workers, phase;  /* counted from the first pass of the longest program, or MEASURE */
     uint64_t control;    /* the caller's, flush mode and rounding, for every worker */
     factor scale;
-    ptrdiff_t length;    /* of all tensors end to end, where they are worth threads */
+    ptrdiff_t length;    /* of all tensors end to end */
+    double busy;         /* seconds of the caller in its own pieces, and how many of the step's those were */
+    int own, pieces;
     atomic_int next[MAX_WORKERS];
 } work;
 
@@ -98,14 +100,21 @@ static void run_piece(const work *w, int piece)
 static void job(void *context, int worker)
 {
     work *w = context;
+    const double begun = worker ? 0 : trial_now();
     const uint64_t control = fpu_get();
+    int done = 0;
     fpu_set(w->control);
     for (int k = 0; k < w->workers; k++) {
         const int owner = (worker + k) % w->workers;
-        for (int i; (i = atomic_fetch_add(&w->next[owner], 1)) < PIECES;)
+        for (int i; (i = atomic_fetch_add(&w->next[owner], 1)) < PIECES; done++)
             run_piece(w, owner * PIECES + i);
     }
     fpu_set(control);
+    if (worker)
+        return;
+    w->busy += trial_now() - begun;
+    w->own += done;
+    w->pieces += w->workers * PIECES;
 }
 
 static void run_all(work *w)
@@ -126,9 +135,7 @@ static int take_threads(fo_plan *plan, work *w)
         w->length += span_of(&plan->grads[t]);
     }
     const ptrdiff_t worth = w->length / plan->per_thread;
-    if (worth < 2)
-        w->length = 0;
-    if (worth < 2 || (plan->trial.alone && !plan->always_pool))
+    if (worth < 2 || (!plan->always_pool && trial_alone(&plan->trial)))
         return 1;
     return pool_claim(worth < plan->threads ? (int)worth : plan->threads);
 }
@@ -232,16 +239,17 @@ int fo_step(fo_plan *plan)
     w.plan = plan;
     plan->ahead = fo_asks_ahead(plan->bytes);
     w.length = 0;
+    w.busy = w.own = w.pieces = 0;
     w.workers = take_threads(plan, &w);
-    const double begun = w.length ? trial_now() : 0;
+    const double begun = w.workers > 1 ? trial_now() : 0;
     const uint64_t control = fpu_begin(plan->flush);
     w.control = fpu_get();
     const int applied = step(plan, &w);
     fpu_end(control);
     if (w.workers > 1)
         pool_yield();
-    if (w.length && applied)
-        trial_note(&plan->trial, (trial_now() - begun) / (double)w.length);
+    if (w.own && applied)
+        trial_note(&plan->trial, trial_now() - begun, w.busy * w.pieces / w.own);
     return applied;
 }
 

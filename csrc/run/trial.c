@@ -5,11 +5,13 @@
 
 #include <time.h>
 
-/* Whether threads help depends on what else runs on this machine, a BLAS that spins for one. So each plan times its
- * steps, and goes the way that it favours, with the pool or alone; between runs of that, ever longer while nothing
- * changes, it tries the other way. A run's cost is the least of its last steps: the first wakes threads, and at the
- * very first touches new memory. The bits are the same. */
-enum { TRIED = 4, COUNTED = 3, SOONEST = 8, LATEST = 256 };
+/* Where something else has the other processors, a BLAS that spins for one, workers come late or are taken away within a
+ * piece, for which the caller then waits. A step of several pieces says what the caller's own took, and so what all of
+ * them would have taken it: at least, as pieces that share the memory with others take longer. After PATIENCE steps in a
+ * row that took longer than that, the plan goes alone for a while, so long that one more try costs a hundredth of it, and
+ * twice as long each time, up to LONGEST. Where threads pay, no step is spent on finding out. The bits are the same. */
+enum { PATIENCE = 4, SHORTEST = 8, LONGEST = 4096, TRY_COSTS_AT_MOST = 100 };
+static const double margin = 1.1;
 
 double trial_now(void)
 {
@@ -18,25 +20,28 @@ double trial_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void trial_note(fo_trial *trial, double cost)
+int trial_alone(fo_trial *trial)
 {
-    const int trying = trial->alone != trial->favours_alone;
-    const int length = trying || !trial->run ? TRIED : trial->run;
-    const int counted = ++trial->done - (length - COUNTED);
-    double *least = &trial->least[trial->alone];
-    if (counted == 1 || (counted > 1 && cost < *least))
-        *least = cost;
-    if (trial->done < length)
+    if (!trial->left)
+        return 0;
+    trial->left--;
+    return 1;
+}
+
+void trial_note(fo_trial *trial, double took, double alone)
+{
+    if (took <= margin * alone) {
+        trial->slow = trial->rest = 0;
         return;
-    trial->done = 0;
-    if (!trying) {
-        trial->run = trial->run ? trial->run : SOONEST;
-        trial->alone = !trial->alone;
-    } else if (*least < trial->least[trial->favours_alone]) {
-        trial->run = SOONEST;
-        trial->favours_alone = trial->alone;
-    } else {
-        trial->run = 2 * trial->run < LATEST ? 2 * trial->run : LATEST;
-        trial->alone = trial->favours_alone;
     }
+    if (++trial->slow < PATIENCE)
+        return;
+    const double worth = TRY_COSTS_AT_MOST * (took - alone) / alone;
+    trial->slow = PATIENCE - 1;
+    trial->rest = trial->rest ? 2 * trial->rest : SHORTEST;
+    if (trial->rest < worth)
+        trial->rest = worth < LONGEST ? (int)worth : LONGEST;
+    if (trial->rest > LONGEST)
+        trial->rest = LONGEST;
+    trial->left = trial->rest;
 }

@@ -1,4 +1,4 @@
-/* Whether threads pay, found by timing both ways, because it depends on what else runs on this machine. */
+/* Whether threads pay, as the steps on the pool tell by themselves, because it depends on what else runs on this machine. */
 #ifndef FASTOPT_TRIAL_H
 #define FASTOPT_TRIAL_H
 
@@ -7,7 +7,10 @@
 /* Seconds of a clock that only goes forward. */
 double trial_now(void);
 
-/* Notes the seconds per element of a step that went the way `trial->alone` says, and which way the next goes. */
-void trial_note(fo_trial *trial, double cost);
+/* Whether the next step goes alone. */
+int trial_alone(fo_trial *trial);
+
+/* Notes the seconds that a step on the pool took, and those that the caller would have needed alone, by its own pieces. */
+void trial_note(fo_trial *trial, double took, double alone);
 
 #endif

@@ -19,14 +19,14 @@ from fastopt.app.benchmark.work import Work
 from fastopt.base.memory import Memory
 from fastopt.base.tree import Array
 
-# A chunk of every array in turn: on the machines tried as fast as array by array and as all arrays in one loop, or
-# faster. Each thread has a range of its own, and takes pieces of the others' when it is through.
+# A line of every array in turn, each asked for ahead, as the kernels do it: chunk by chunk or without asking, this would be
+# slower than they are, and no limit. Each thread has a range of its own, and takes pieces of the others' when it is through.
 SOURCE = """
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 
-enum { CHUNK = 1024, PIECES = 8, MAX_THREADS = 256 };
+enum { LINE = 16, AHEAD = 512, PIECES = 8, MAX_THREADS = 256 };
 
 typedef struct {
     float *const *written;
@@ -39,28 +39,31 @@ typedef struct {
 
 typedef struct { work *w; int self; } worker;
 
-static void touch_both(float *restrict p, const float *restrict g, size_t n, float keep, float gain)
+static void touch(const work *w, size_t start, size_t n)
 {
+    const float keep = w->keep, gain = w->gain;
+    const float *restrict g = w->gradient + start;
+    float *restrict p = w->written[0] + start;
+    __builtin_prefetch(p + AHEAD);
+    __builtin_prefetch(g + AHEAD);
     for (size_t i = 0; i < n; i++)
         p[i] = p[i] * keep + g[i] * gain;
-}
-
-static void touch_one(float *restrict s, size_t n, float keep)
-{
-    for (size_t i = 0; i < n; i++)
-        s[i] *= keep;
+    for (int a = 1; a < w->arrays; a++) {
+        float *restrict s = w->written[a] + start;
+        __builtin_prefetch(s + AHEAD);
+        for (size_t i = 0; i < n; i++)
+            s[i] *= keep;
+    }
 }
 
 static void piece(const work *w, int k)
 {
-    const size_t chunks = (w->n + CHUNK - 1) / CHUNK, pieces = (size_t)w->threads * PIECES;
-    const size_t end = chunks * (k + 1) / pieces;
-    for (size_t c = chunks * k / pieces; c < end; c++) {
-        const size_t start = c * CHUNK, n = w->n - start < CHUNK ? w->n - start : CHUNK;
-        touch_both(w->written[0] + start, w->gradient + start, n, w->keep, w->gain);
-        for (int a = 1; a < w->arrays; a++)
-            touch_one(w->written[a] + start, n, w->keep);
-    }
+    const size_t lines = w->n / LINE, pieces = (size_t)w->threads * PIECES;
+    const size_t end = lines * (k + 1) / pieces;
+    for (size_t line = lines * k / pieces; line < end; line++)
+        touch(w, line * LINE, LINE);
+    if ((size_t)k + 1 == pieces)
+        touch(w, lines * LINE, w->n % LINE);
 }
 
 static void *run(void *argument)
@@ -75,7 +78,7 @@ static void *run(void *argument)
     return NULL;
 }
 
-void touch(float *const *written, int arrays, const float *gradient, size_t n, int threads, float keep, float gain)
+void touch_all(float *const *written, int arrays, const float *gradient, size_t n, int threads, float keep, float gain)
 {
     work w = {.written = written, .gradient = gradient, .n = n, .arrays = arrays, .threads = threads,
               .keep = keep, .gain = gain};
@@ -121,7 +124,7 @@ def loop(
     written: list[Array], gradient: Array, threads: int, keep: float = 1.0, gain: float = 0.0
 ) -> Callable[[], None]:
     """What multiplies the arrays by `keep`, and adds `gain` times the gradient to the first of them."""
-    touch = library().touch
+    touch = library().touch_all
     touch.argtypes = [
         ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_float, ctypes.c_float,
     ]  # fmt: skip

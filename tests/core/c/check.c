@@ -171,6 +171,7 @@ int main(int argc, char **argv)
     check_losses();
     check_steps();
     check_control_word(flushes);
+    check_trial();
     check_pool(rounds, forks);
     release_all();
     printf("%d passed, %d failed (", atomic_load(&passed), atomic_load(&failed));

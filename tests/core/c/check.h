@@ -54,6 +54,7 @@ void check_vectors(void);
 void check_losses(void);
 void check_steps(void);
 void check_control_word(int flushes);
+void check_trial(void);
 void check_pool(int rounds, int forks);
 
 #endif
