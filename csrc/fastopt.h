@@ -91,6 +91,7 @@ typedef struct {
     ptrdiff_t *extents;                 /* the door's: memory for these, of `room` dimensions */
     ptrdiff_t size;
     int room, ndim, fortran, dense, dtype;
+    int group;                          /* of a plan's gradients: whose norm they are in beside that of all */
 } fo_view;
 
 /* kind is a reduction: sum_squares gives the 2-norm, sum_abs the 1-norm, max_abs the maximum norm.
@@ -129,6 +130,9 @@ enum { FO_SLOT_P, FO_SLOT_G, FO_SLOT_AVERAGE, FO_SLOT_STATE };
 enum { FO_MAX_STATE = 8, FO_SLOT_SCRATCH = FO_SLOT_STATE + FO_MAX_STATE, FO_MAX_SCRATCH = 3 };
 int fo_slot(int kernel, int buffer);
 
+/* Whether a kernel is a rule of one walk. */
+int fo_plain(int kernel);
+
 /* How many elements a slot of state has: as many as p, or one for each row or each column of its matrices, as they lie
  * in memory: a walk spreads these out over the elements. */
 enum { FO_LIKE_P, FO_ROWS, FO_COLUMNS };
@@ -150,15 +154,16 @@ typedef struct {
     int slot[FO_MAX_SUM_BUFFERS];
 } fo_sum;
 
-/* A walk takes each chunk through its calls, then adds up its sums. `reads` says that they read the gradient,
- * `edits` that they change it, `copies` that p decays in scratch, because a later walk is to write it. A factored walk goes by rows, and adds up the
- * squares of the gradient over each row and each column: its last call is to `factors`. A scalar pass is one call of a
- * scalar function, for each tensor or, with `all`, for the rule; `out` are registers, and where the `go`-th of them, from 1,
- * is 0, the rule takes the step back. */
+/* A walk takes each chunk through its calls, then adds up its sums. `reads` says that they read the gradient, `edits` that
+ * they change it, `copies` that p decays in scratch, because a later walk is to write it, and `fuses` that one call is to a
+ * plain rule, whose loop scales the gradient and lets p decay. A factored walk goes by rows, and adds up the squares of the
+ * gradient over each row and each column: its last call is to `factors`. A scalar pass is one call of a scalar function,
+ * for each tensor or, with `all`, for the rule; `out` are registers, and where the `go`-th of them, from 1, is 0, the rule
+ * takes the step back. */
 enum { FO_WALK_PASS, FO_FACTORED_PASS, FO_SCALAR_PASS };
 enum { FO_MAX_SUMS = 3 };
 typedef struct {
-    int kind, calls, edits, reads, copies, sums, all, outs, go;
+    int kind, calls, edits, fuses, reads, copies, sums, all, outs, go;
     fo_call call[FO_MAX_CALLS];
     fo_sum sum[FO_MAX_SUMS];
     int out[FO_MAX_OUTS];
@@ -185,6 +190,8 @@ int fo_bands(ptrdiff_t rows);
 /* How the gradients of a group are taken. */
 typedef struct {
     double sign;         /* -1 to maximize */
+    double max_norm;     /* of its own gradients together; infinite: do not clip */
+    double first, second; /* step.c's: the factors that clip it */
 } fo_group;
 
 /* A parameter with its state, contiguous and aligned; its gradient is views[same index]. */
@@ -224,6 +231,7 @@ typedef struct {
     int always_pool;     /* for tests: do not ask whether threads pay */
     fo_trial trial;
     double max_norm;     /* of all gradients together; infinite: do not clip */
+    int by_group;        /* some group has a norm of its own; then the norm of all is measured too */
     double unscale;      /* what gradients are multiplied by first; their norm is measured after that */
     int ahead;           /* step.c's: its memory is more than the caches hold */
     ptrdiff_t bytes;     /* that a step touches, each once */

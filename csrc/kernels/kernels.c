@@ -102,6 +102,15 @@ int fo_slot(int kernel, int buffer)
     return FO_SLOT_STATE + buffer - 2;
 }
 
+#define IS_PLAIN(name) case fo_k_##name:
+int fo_plain(int kernel)
+{
+    switch (kernel) {
+        FO_PLAIN_RULES(IS_PLAIN) return 1;
+    default: return 0;
+    }
+}
+
 #define SUM_INFO(sum) \
     [fo_sum_##sum] = {.name = #sum, .buffers = 0 FO_##sum(COUNT), .buffer = {FO_##sum(NAME)}},
 const fo_sum_info fo_sums[FO_SUM_COUNT] = {FO_SUMS(SUM_INFO)};

@@ -20,12 +20,14 @@ double reduce_block(const fo_view *view, ptrdiff_t start, int kind, double unit,
 }
 
 /* The reduction `kind` over all elements, blocks combined in index order. */
-static double reduce(const fo_view *views, ptrdiff_t count, int kind, double unit, int ahead)
+static double reduce(const fo_view *views, ptrdiff_t count, int group, int kind, double unit, int ahead)
 {
     _Alignas(64) char scratch[FO_CHUNK * sizeof(double)];
     block_sum sum = {0};
     double largest = 0;
-    for (ptrdiff_t t = 0; t < count; t++)
+    for (ptrdiff_t t = 0; t < count; t++) {
+        if (group != EVERY_GROUP && views[t].group != group)
+            continue;
         for (ptrdiff_t start = 0; views[t].data && start < views[t].size; start += FO_CHUNK) {
             const double part = reduce_block(&views[t], start, kind, unit, ahead, scratch);
             if (kind != fo_r_max_abs)
@@ -33,6 +35,7 @@ static double reduce(const fo_view *views, ptrdiff_t count, int kind, double uni
             else if (part > largest || part != part)
                 largest = part;
         }
+    }
     return kind == fo_r_max_abs ? largest : block_sum_total(&sum);
 }
 
@@ -54,19 +57,19 @@ static double unit_for(double x)
 
 /* Squares of float64 can leave the range of double in both directions: then the sum is taken once
  * more in units of max|g|. `first` is the plain sum, where there is one already, or NULL. */
-double reduce_norm(const fo_view *views, ptrdiff_t count, int kind, const double *first, int ahead,
+double reduce_norm(const fo_view *views, ptrdiff_t count, int group, int kind, const double *first, int ahead,
                    int *finite)
 {
     const double smallest_safe = 0x1p-900;
-    double total = first ? *first : reduce(views, count, kind, 1.0, ahead), unit = 1.0;
+    double total = first ? *first : reduce(views, count, group, kind, 1.0, ahead), unit = 1.0;
     *finite = 1;
     if (!isfinite(total) || (kind == fo_r_sum_squares && total < smallest_safe)) {
-        const double largest = reduce(views, count, fo_r_max_abs, 1.0, ahead);
+        const double largest = reduce(views, count, group, fo_r_max_abs, 1.0, ahead);
         *finite = isfinite(largest);
         if (!*finite || largest == 0)
             return largest;
         unit = unit_for(largest);
-        total = reduce(views, count, kind, unit, ahead);
+        total = reduce(views, count, group, kind, unit, ahead);
     }
     return (kind == fo_r_sum_squares ? sqrt(total) : total) / unit;
 }
@@ -77,7 +80,7 @@ double fo_norm(const fo_view *views, ptrdiff_t count, int kind, int flush, int *
     for (ptrdiff_t t = 0; t < count; t++)
         bytes += views[t].data ? views[t].size * fo_item_size(views[t].dtype) : 0;
     const uint64_t control = fpu_begin(flush);
-    const double norm = reduce_norm(views, count, kind, NULL, fo_asks_ahead(bytes), finite);
+    const double norm = reduce_norm(views, count, EVERY_GROUP, kind, NULL, fo_asks_ahead(bytes), finite);
     fpu_end(control);
     return norm;
 }

@@ -28,8 +28,10 @@ static inline double block_sum_total(const block_sum *sum) { return sum->total +
  * ask for their memory before its turn. */
 double reduce_block(const fo_view *view, ptrdiff_t start, int kind, double unit, int ahead, char *scratch);
 
-/* The norm of kind over all views; of sums of squares `first` is the plain sum, where there is one already, or NULL. */
-double reduce_norm(const fo_view *views, ptrdiff_t count, int kind, const double *first, int ahead,
+/* The norm of kind over all views, or those of one group; of sums of squares `first` is the plain sum, where there is one
+ * already, or NULL. */
+enum { EVERY_GROUP = -1 };
+double reduce_norm(const fo_view *views, ptrdiff_t count, int group, int kind, const double *first, int ahead,
                    int *finite);
 
 #endif

@@ -42,7 +42,9 @@ static ptrdiff_t span_of(const fo_view *grad) { return grad->data ? grad->size +
 
 static factor scale_of(const work *w, const fo_program *program, int dtype)
 {
-    return factor_for((factor){w->scale.first * w->plan->groups[program->group].sign, w->scale.second}, dtype);
+    const fo_group *group = &w->plan->groups[program->group];
+    const factor by = w->plan->by_group ? (factor){group->first, group->second} : w->scale;
+    return factor_for((factor){by.first * group->sign, by.second}, dtype);
 }
 
 /* A range of one tensor in this phase. */
@@ -140,39 +142,6 @@ static int take_threads(fo_plan *plan, work *w)
     return pool_claim(worth < plan->threads ? (int)worth : plan->threads);
 }
 
-static double sum_of_parts(const fo_plan *plan)
-{
-    block_sum sum = {0};
-    for (ptrdiff_t t = 0; t < plan->count; t++)
-        if (plan->grads[t].data)
-            for (ptrdiff_t k = 0; k * FO_CHUNK < plan->grads[t].size; k++)
-                block_sum_add(&sum, plan->parts[plan->tensors[t].first_block + k]);
-    return block_sum_total(&sum);
-}
-
-/* Measures the norm and sets the factor that clips it; 0 where the step is to be refused. */
-static int measure(fo_plan *plan, work *w)
-{
-    int finite;
-    double total;
-    w->phase = MEASURE;
-    if (w->workers > 1) {
-        run_all(w);
-        total = sum_of_parts(plan);
-    }
-    plan->norm = reduce_norm(plan->grads, plan->count, fo_r_sum_squares, w->workers > 1 ? &total : NULL,
-                             plan->ahead, &finite)
-        * plan->unscale;
-    const int clipping = isfinite(plan->max_norm);
-    if (!finite || (clipping && !isfinite(plan->norm)))
-        return 0;
-    if (clipping && plan->norm > plan->max_norm) {
-        w->scale = factor_between(plan->max_norm, plan->norm);
-        w->scale.first *= plan->unscale;
-    }
-    return 1;
-}
-
 static void run_everything(fo_plan *plan, work *w)
 {
     if (w->workers > 1) {
@@ -182,6 +151,55 @@ static void run_everything(fo_plan *plan, work *w)
     for (ptrdiff_t t = 0; t < plan->count; t++)
         if (plan->grads[t].data)
             run_range(plan, t, 0, plan->grads[t].size, w);
+}
+
+static double sum_of_parts(const fo_plan *plan, int group)
+{
+    block_sum sum = {0};
+    for (ptrdiff_t t = 0; t < plan->count; t++)
+        if (plan->grads[t].data && (group == EVERY_GROUP || plan->grads[t].group == group))
+            for (ptrdiff_t k = 0; k * FO_CHUNK < plan->grads[t].size; k++)
+                block_sum_add(&sum, plan->parts[plan->tensors[t].first_block + k]);
+    return block_sum_total(&sum);
+}
+
+/* The norm of all gradients or of a group's, by the parts of their blocks where they are there, and the factor that clips it
+ * to max_norm; 0 where the step is to be refused. */
+static int clip(const fo_plan *plan, int group, int parts, double max_norm, double *norm, factor *by)
+{
+    int finite;
+    const double total = parts ? sum_of_parts(plan, group) : 0;
+    *norm = reduce_norm(plan->grads, plan->count, group, fo_r_sum_squares, parts ? &total : NULL, plan->ahead, &finite)
+        * plan->unscale;
+    *by = (factor){plan->unscale, 1};
+    const int clipping = isfinite(max_norm);
+    if (!finite || (clipping && !isfinite(*norm)))
+        return 0;
+    if (clipping && *norm > max_norm) {
+        *by = factor_between(max_norm, *norm);
+        by->first *= plan->unscale;
+    }
+    return 1;
+}
+
+static int measure(fo_plan *plan, work *w)
+{
+    const int parts = w->workers > 1 || plan->by_group;
+    w->phase = MEASURE;
+    if (parts)
+        run_everything(plan, w);
+    if (!clip(plan, EVERY_GROUP, parts, plan->max_norm, &plan->norm, &w->scale))
+        return 0;
+    for (int k = 0; plan->by_group && k < plan->group_count; k++) {
+        fo_group *group = &plan->groups[k];
+        double norm;
+        factor by;
+        if (!clip(plan, k, parts, group->max_norm, &norm, &by))
+            return 0;
+        group->first = by.first;
+        group->second = by.second;
+    }
+    return 1;
 }
 
 static void finish_tensors(const fo_plan *plan, int phase)

@@ -16,7 +16,7 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
     const ptrdiff_t size = fo_item_size(grad->dtype);
     fo_kernel *const *kernels = ahead ? f->ahead : f->kernel;
     fo_fused *const *fused = ahead ? f->fused_ahead : f->fused;
-    const int direct = grad->dense && !pass->edits && scale.second == 1;
+    const int direct = grad->dense && !pass->edits && scale.second == 1 && (pass->fuses || scale.first == 1);
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
     /* A first chunk that ends at a cache line of the parameter, where that pays: the state lies as it does. */
     const ptrdiff_t past = (ptrdiff_t)((uintptr_t)(tensor->slot[FO_SLOT_P] + begin * size) % CACHE_LINE) / size;
@@ -28,7 +28,7 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
         double keep = 1;
         for (int c = 0; c < pass->calls; c++) {
             const fo_call *call = &pass->call[c];
-            if (call->kernel == fo_k_decay) {
+            if (pass->fuses && call->kernel == fo_k_decay) {
                 keep = call->coef[0];
                 continue;
             }

@@ -209,8 +209,15 @@ cdef class Plan(Programmed):
     def configure(self, double max_norm, bint measure, int threads):
         """Clip by norm above max_norm (infinite: do not), measure the norm of the gradients; on at most this many threads,
         0 for as many as set_default_threads says."""
-        self.plan.max_norm, self.plan.measure = max_norm, measure
+        self.plan.max_norm, self.plan.measure, self.plan.by_group = max_norm, measure, False
         self.threads = threads
+
+    def clip_groups(self, list max_norms):
+        """Clip each group by the norm of its own gradients above this; after `configure`, with measuring on."""
+        cdef Py_ssize_t k
+        for k in range(self.plan.group_count):
+            self.plan.groups[k].max_norm = max_norms[k]
+        self.plan.by_group = True
 
     def split(self, Py_ssize_t per_thread, Py_ssize_t chunk):
         """How work is cut, for tests: elements that are worth a thread, always then, and of a chunk. No bit changes."""

@@ -58,6 +58,7 @@ cdef extern from "fastopt.h" nogil:
         int fortran
         int dense
         int dtype
+        int group
     double fo_norm(const fo_view* views, Py_ssize_t count, int kind, int flush, int* finite)
     void fo_rewrite(const fo_view* views, Py_ssize_t count, double max_norm, double norm, double bound,
                     int flush)
@@ -79,6 +80,7 @@ cdef extern from "fastopt.h" nogil:
     void fo_sigmoid_cross_entropy(const fo_loss* loss)
     double fo_squared_error(const fo_loss* loss)
 
+    int fo_plain(int kernel)
     int fo_slot(int kernel, int buffer)
     int fo_bands(Py_ssize_t rows)
     ctypedef struct fo_call:
@@ -98,6 +100,7 @@ cdef extern from "fastopt.h" nogil:
         int kind
         int calls
         int edits
+        int fuses
         int reads
         int copies
         int sums
@@ -119,6 +122,7 @@ cdef extern from "fastopt.h" nogil:
         int go
     ctypedef struct fo_group:
         double sign
+        double max_norm
     ctypedef struct fo_tensor:
         char** slot
         Py_ssize_t size
@@ -150,6 +154,7 @@ cdef extern from "fastopt.h" nogil:
         int threads
         int always_pool
         double max_norm
+        int by_group
         Py_ssize_t bytes
         double unscale
         int flush

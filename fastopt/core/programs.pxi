@@ -80,7 +80,7 @@ cdef _fill_call(fo_call* call, _Names names, int kernel, str prefix, buffers, co
 cdef _fill_walk(fo_pass* p, _Names names, walk):
     cdef int i
     p.kind = FO_FACTORED_PASS if walk.factored else FO_WALK_PASS
-    p.calls = p.edits = p.sums = 0
+    p.calls = p.edits = p.fuses = p.sums = 0
     p.copies = walk.copies
     for prefix, name, values in walk.calls:
         if name == "factors":
@@ -91,6 +91,7 @@ cdef _fill_walk(fo_pass* p, _Names names, walk):
             _fill_call(&p.call[p.calls], names, kernel, prefix, buffers, coefs, values)
             if buffers[0] == "g":
                 p.edits = 1
+            p.fuses = p.fuses or fo_plain(kernel)
         p.calls += 1
     for total in walk.sums:
         p.sum[p.sums].reduction = _sums[total.reduction]
@@ -173,7 +174,9 @@ cdef class Programmed(Claimed):
             raise MemoryError
         self.plan.group_count = len(groups)
         for k in range(self.plan.group_count):
-            self.plan.groups[k].sign = groups[k]
+            self.plan.groups[k].sign, self.plan.groups[k].max_norm = groups[k], <double>INFINITY
+        for k in range(self.plan.count):
+            self.plan.grads[k].group = self.plan.programs[self.plan.tensors[k].program].group
 
     cpdef set_numbers(self, Py_ssize_t program, dict values, str stage=""):
         """These numbers in a program, by name: the rule's own, or those of a stage."""

@@ -19,7 +19,7 @@ from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
 from fastopt.engine.foreign_names import unknown_keyword
-from fastopt.engine.groups import Group
+from fastopt.engine.groups import GROUP_NAMES, Group
 from fastopt.engine.hyperparameters import Option
 from fastopt.engine.numbers import Noted, Numbers
 from fastopt.engine.numpy_plan import ReferencePlan
@@ -27,6 +27,8 @@ from fastopt.engine.passes import STEPPED
 from fastopt.engine.program import LIKE_P, ROWS, Form, compiled
 from fastopt.engine.rule import Rule, class_named
 from fastopt.engine.stages import STAGES
+
+CLIPS = ("clip_norm", "group_clip_norm", "clip_value")
 
 
 class Report(NamedTuple):
@@ -134,6 +136,7 @@ class Engine(_core.Engine):
                 fixed = {**self.fixed, **fixed}
         frozen = boolean("frozen", given.pop("frozen", False))
         options = rule.options()
+        given = {GROUP_NAMES.get(name, name): value for name, value in given.items()}
         for own, (name, value) in rule.by_own_names(given).items():
             if own not in values:
                 if rule is not self.cls and own in options and options[own].fixed:
@@ -150,6 +153,7 @@ class Engine(_core.Engine):
         for group in groups:
             if group._rule is not self.cls:
                 group._rule.settle([group._values], group._fixed)
+            self.refuse_two_clips({**self.options, **group._values})
             for name, value in group._values.items():
                 group._rule.check_value(name, value, group._fixed)
             group._rule.check(Numbers(group._values, group._fixed))
@@ -249,20 +253,21 @@ class Engine(_core.Engine):
 
     def _check_group_value(self, group: Group, name: str, admitted: Any) -> None:
         group._rule.check_value(name, admitted, group._fixed)
-        if name == "clip_value" and admitted is not None:
-            self.refuse_two_clips(self.options["clip_norm"], admitted)
+        if name in CLIPS:
+            self.refuse_two_clips({**self.options, **group._values, name: admitted})
 
     def _check_option(self, name: str, value: Any) -> None:
         if name == "average" and (value is None) != (self.options["average"] is None):
             raise ValueError("whether averages are kept is fixed when the optimizer is made: pass average= there")
-        if name == "clip_norm" and value is not None:
+        if name in CLIPS:
             for group in self.groups:
-                self.refuse_two_clips(value, group._values["clip_value"])
+                self.refuse_two_clips({**self.options, **group._values, name: value})
 
     @staticmethod
-    def refuse_two_clips(norm: Any, value: Any) -> None:
-        if norm is not None and value is not None:
-            raise ValueError("clip_norm and clip_value together: clip by one of them (set the other to None first)")
+    def refuse_two_clips(values: Mapping[str, Any]) -> None:
+        given = [name for name in CLIPS if values.get(name) is not None]
+        if given[1:]:
+            raise ValueError(f"{' and '.join(given)} together: clip by one of them (set the other to None first)")
 
     # The step
 
@@ -326,7 +331,7 @@ class Engine(_core.Engine):
     def compile(self) -> None:
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
         scheduled = {name for _, name, *_ in self.followed}
-        programs, self.affected, self.clipping = [], [], "clip_norm" in scheduled
+        programs, self.affected, self.clipping = [], [], bool(scheduled & {"clip_norm", "group_clip_norm"})
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h
             stages: dict[str, dict[str, float]] = {}
@@ -372,8 +377,12 @@ class Engine(_core.Engine):
 
     def configure(self) -> None:
         clip = self.current[0].clip_norm
-        measure = clip is not None or self.options["on_nonfinite"] is not None
-        self.plan.configure(math.inf if clip is None else clip, measure, self.options["threads"] or 0)
+        of_groups = [h.group_clip_norm for h in self.current]
+        by_group = any(x is not None for x in of_groups)
+        measure = clip is not None or by_group or self.options["on_nonfinite"] is not None
+        self.plan.configure(_limit(clip), measure, self.options["threads"] or 0)
+        if by_group:
+            self.plan.clip_groups(list(map(_limit, of_groups)))
 
     def part(self) -> list[_core.Cohort]:
         """The cohorts that have gradients, after parting those of which only some tensors have one."""
@@ -452,6 +461,10 @@ def _vector(p: Array, extent: int) -> Array:
     """Zeros for each row, or each column, of the matrices of p as they lie in memory."""
     shape = p.shape if p.flags.c_contiguous else p.shape[::-1]
     return zeros(shape[:-1] if extent == ROWS else shape[:-2] + shape[-1:], p.dtype)
+
+
+def _limit(clip: float | None) -> float:
+    return math.inf if clip is None else clip
 
 
 def _scheduled(value: Any) -> bool:

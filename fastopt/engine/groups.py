@@ -10,6 +10,9 @@ from fastopt.base.tree import owned
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.hyperparameters import show
 
+GROUP_NAMES = {"clip_norm": "group_clip_norm"}
+"""What a group calls an option that has another meaning for the whole optimizer."""
+
 
 class Group(MutableMapping[str, Any]):
     """The hyperparameters of one group of parameters: ``opt.groups[1]["lr"] = 1e-4``.
@@ -67,7 +70,7 @@ class Group(MutableMapping[str, Any]):
         engine.set_in_group(self, name, value, key)
 
     def _own_name(self, key: str) -> str:
-        name: str = self._rule.own_name(key)
+        name: str = self._rule.own_name(GROUP_NAMES.get(key, key))
         return name
 
     def _owner(self) -> Any:

@@ -23,6 +23,10 @@ class ReferencePlan(_core.Plan):
 
     def configure(self, max_norm: float, measure: bool, threads: int) -> None:
         self._max_norm, self._measure = max_norm, measure
+        self._max_norms: list[float] = []
+
+    def clip_groups(self, max_norms: list[float]) -> None:
+        self._max_norms = max_norms
 
     def set_programs(self, programs: list[Any], rules: list[list[float]], signs: list[float]) -> None:
         super().set_programs(programs, rules, signs)
@@ -76,23 +80,48 @@ class ReferencePlan(_core.Plan):
         self._went = [True] * len(self._of_all)
         with _core.subnormals(self.flush), np.errstate(all="ignore"):
             grads = self._flat()
-            scale = self.unscale, 1.0
-            if self._measure:
-                norm, finite = reference.norm(g for g in grads if g is not None)
-                self._norm = norm * self.unscale
-                clipping = math.isfinite(self._max_norm)
-                if not finite or (clipping and not math.isfinite(self._norm)):
-                    return False
-                if clipping and self._norm > self._max_norm:
-                    first, second = reference.factor_between(self._max_norm, self._norm)
-                    scale = first * self.unscale, second
             present = [i for i, g in enumerate(grads) if g is not None]
+            factors = self._clipped(grads, present)
+            if factors is None:
+                return False
             used = {self._assigned[i] for i in present}
             phases = max((len(self._programs[k].passes) for k in used), default=0)
-            walkers = {i: self._walker(i, grads[i], scale) for i in present}
+            walkers = {i: self._walker(i, grads[i], factors[self._group_of(i)]) for i in present}
             for phase in range(phases):
                 self._run_phase(walkers, phase - phases)
         return True
+
+    def _group_of(self, i: int) -> int:
+        group: int = self._programs[self._assigned[i]].group
+        return group
+
+    def _clipped(self, grads: list[Any], present: list[int]) -> list[reference.Factor] | None:
+        """What each group's gradients are multiplied by; None where the step is to be refused."""
+        groups = range(len(self._signs))
+        if not self._measure:
+            return [(self.unscale, 1.0) for _ in groups]
+        self._norm, of_all = self._clip([grads[i] for i in present], self._max_norm)
+        if of_all is None or not self._max_norms:
+            return None if of_all is None else [of_all for _ in groups]
+        found = []
+        for k in groups:
+            _, by = self._clip([grads[i] for i in present if self._group_of(i) == k], self._max_norms[k])
+            if by is None:
+                return None
+            found.append(by)
+        return found
+
+    def _clip(self, grads: list[Any], max_norm: float) -> tuple[float, reference.Factor | None]:
+        """A norm, and the factor that clips it."""
+        norm, finite = reference.norm(grads)
+        norm *= self.unscale
+        clipping = math.isfinite(max_norm)
+        if not finite or (clipping and not math.isfinite(norm)):
+            return norm, None
+        if not clipping or norm <= max_norm:
+            return norm, (self.unscale, 1.0)
+        first, second = reference.factor_between(max_norm, norm)
+        return norm, (first * self.unscale, second)
 
     def _walker(self, i: int, grad: Any, scale: tuple[float, float]) -> Walker:
         program = self._assigned[i]

@@ -56,7 +56,8 @@ class Optimizer(Persistent, Rule):
     decay_by_lr : False takes p *= 1 - decoupled_decay instead. Default True.
     prox_l1 * : soft threshold of p by lr*prox_l1 after the rule, reaching exact zeros. Default 0.
     clip_norm : scale all gradients by clip_norm/norm where the 2-norm of all together is larger; > 0.
-    clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Not with clip_norm.
+    group_clip_norm * : the same for the gradients of each group alone, by their own norm; a group calls it "clip_norm".
+    clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Only one of these three.
     on_nonfinite : "raise" or "skip" the whole step when a gradient is not finite; None does not look, but with
         clip_norm a norm that is not finite raises.
     maximize * : ascend instead of descend (the penalties still pull to zero). Default False.
@@ -78,6 +79,7 @@ class Optimizer(Persistent, Rule):
     decay_by_lr = Fixed(boolean, True)
     prox_l1 = Hyperparameter(at_least_0, 0.0)
     clip_norm = Hyperparameter(above_0, None, optional=True, per_group=False)
+    group_clip_norm = Hyperparameter(above_0, None, optional=True)
     clip_value = Hyperparameter(above_0, None, optional=True)
     on_nonfinite = Choice(lambda name, value: one_of(name, value, POLICIES), None)
     maximize = Choice(boolean, False, per_group=True)
@@ -110,8 +112,6 @@ class Optimizer(Persistent, Rule):
         values, fixed, whole = cls._take(given)
         grouped = tree.is_groups(params)
         engine = Engine(self, cls, whole, fixed, values, grouped)
-        if values["clip_value"] is not None:
-            engine.refuse_two_clips(whole["clip_norm"], values["clip_value"])
         self._engine = engine
         engine.add([dict(group) for group in params] if grouped else [{"params": params}])
 
@@ -286,7 +286,8 @@ class Optimizer(Persistent, Rule):
         """The memory traffic of a step in which every parameter has a gradient: each array is read, and all but the
         gradients written, once; the gradients are read once more where their norm is measured."""
         plan, options = self._engine.plan, self._engine.options
-        measured = options["clip_norm"] is not None or options["on_nonfinite"] is not None
+        by_group = any(group._values["group_clip_norm"] is not None for group in self.groups)
+        measured = options["clip_norm"] is not None or by_group or options["on_nonfinite"] is not None
         total = 0
         for p, states, average in zip(plan.params, plan.states, plan.averages, strict=True):
             written = p.nbytes + sum(a.nbytes for a in states) + (0 if average is None else average.nbytes)

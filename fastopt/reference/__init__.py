@@ -17,7 +17,7 @@ from fastopt.reference.adafactor import (
 )
 from fastopt.reference.adagrad import adagrad
 from fastopt.reference.adam import adam, amsgrad, nadam
-from fastopt.reference.factor import factor_between, load
+from fastopt.reference.factor import Factor, factor_between, load
 from fastopt.reference.lamb import lamb, lamb_moments
 from fastopt.reference.lion import sign_momentum
 from fastopt.reference.prodigy import prodigy, prodigy_moments
@@ -53,7 +53,7 @@ from fastopt.reference.stages import (
 from fastopt.reference.vectors import axpby, dot
 
 __all__ = [
-    "CHUNK", "LANES", "Array",
+    "CHUNK", "LANES", "Array", "Factor",
     "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
     "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
     "add_blocks", "amsgrad", "average", "axpby", "blocks", "clamp", "decay", "dot", "dot_difference",

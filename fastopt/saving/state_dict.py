@@ -11,6 +11,7 @@ from fastopt.base.arguments import shown
 from fastopt.base.fitting import is_count, wrong_entry, wrong_keys
 from fastopt.base.memory import apart
 from fastopt.core import _core
+from fastopt.engine.engine import CLIPS
 from fastopt.engine.groups import Group
 from fastopt.engine.numbers import Numbers
 from fastopt.schedules.config import to_config
@@ -70,7 +71,7 @@ def upgraded(saved: Any) -> Any:
 
 def _upgraded_group(group: Mapping[str, Any], moved: Mapping[str, Any], rule: Any) -> dict[str, Any]:
     renamed = {"decoupled_decay" if name == "weight_decay" else name: x for name, x in group.items()}
-    return {"rule": rule, "frozen": False, "fixed": {}, **renamed, **moved}
+    return {"rule": rule, "frozen": False, "fixed": {}, "group_clip_norm": None, **renamed, **moved}
 
 
 def check(opt: Any, saved: Any) -> tuple[list[dict[str, Any]], Restored]:
@@ -268,8 +269,12 @@ def _restored(
 
 def _two_clips(values: Sequence[Mapping[str, Any]]) -> list[str]:
     *groups, options = values
-    both = options.get("clip_norm") is not None and any(group.get("clip_value") is not None for group in groups)
-    return ["it clips by clip_norm and by clip_value"] * both
+    found = []
+    for group in groups:
+        given = [name for name in CLIPS if {**options, **group}.get(name) is not None]
+        if given[1:]:
+            found.append(f"it clips by {' and by '.join(given)}")
+    return found[:1]
 
 
 def _kept(name: str, mine: Any, saved: Any, made: Restored) -> Any:

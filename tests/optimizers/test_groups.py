@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastopt
 from fastopt.core import _core
+from tests.cases import ordinary
 from tests.lockstep import assert_same_bits, copies
 
 
@@ -80,7 +82,7 @@ def test_a_name_is_read_of_the_groups_that_have_it() -> None:
         ({"rule": "lyon"}, ValueError, "'lyon': expected an optimizer class or one of"),
         ({"rule": "sgd"}, TypeError, "SGD needs lr"),
         ({"rule": "lion", "eps": 1e-8}, TypeError, "Lion has no 'eps'"),
-        ({"rule": "lion", "clip_norm": 1.0}, TypeError, "Lion has no 'clip_norm'"),
+        ({"rule": "lion", "threads": 1}, TypeError, "Lion has no 'threads'"),
         ({"frozen": 1}, TypeError, "frozen is 1: expected True or False"),
     ],
 )
@@ -126,6 +128,56 @@ def test_maximize_and_clip_value_are_a_group_s() -> None:
     assert opt.maximize == (True, False)
     with pytest.raises(ValueError, match="clip_norm and clip_value together"):
         opt.clip_norm = 1.0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_group_clips_by_the_norm_of_its_own_gradients(threads: int, isa: str) -> None:
+    rng = np.random.default_rng(3)
+    shapes = [[(3000,), (5, 7)], [(40, 90)], [(2500,)]]
+    start = [[ordinary(rng, shape, np.float32) for shape in group] for group in shapes]
+    grads = [[ordinary(rng, shape, np.float32) for shape in group] for group in shapes]
+    grads[1][0] *= np.float32(1e18)
+    norms = [math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in group)) for group in grads]
+
+    def made(backend: str) -> fastopt.SGD:
+        groups = [{"params": [p.copy() for p in group]} for group in start]
+        groups[0]["clip_norm"] = lambda t: norms[0] / (2 + t)  # type: ignore[assignment]
+        groups[1]["clip_norm"] = 0.25  # type: ignore[assignment]
+        opt = fastopt.SGD(groups, lr=1.0, threads=threads, backend=backend)
+        if backend == "c":
+            opt._engine.plan.split(1, 1024)
+        return opt
+
+    ours, theirs = made("c"), made("numpy")
+    for t in range(3):
+        grads[0][1] = None if t == 2 else grads[0][1]
+        report = ours.step(grads)
+        assert report == theirs.step(grads)
+        assert_same_bits(ours, theirs)
+        if t == 0:
+            assert report.grad_norm == pytest.approx(math.hypot(*norms), rel=1e-12)
+            for group, before, g, by in zip(ours.groups, start, grads, (0.5, 0.25 / norms[1], 1), strict=True):
+                for p, p0, x in zip(group["params"], before, g, strict=True):
+                    np.testing.assert_allclose(p0 - p, by * x, rtol=1e-5, atol=1e-6)
+    grads[0][0] = None
+    assert ours.step(grads) == theirs.step(grads)
+    assert_same_bits(ours, theirs)
+
+
+def test_a_group_s_clip_excludes_the_others_and_is_saved_with_it() -> None:
+    opt = fastopt.SGD([{"params": np.ones(3), "clip_norm": 0.5}, {"params": np.ones(2)}], lr=0.1)
+    assert [group["clip_norm"] for group in opt.groups] == [0.5, None]
+    assert opt.group_clip_norm == (0.5, None)
+    for name, value in (("clip_norm", 1.0), ("clip_value", 1.0)):
+        with pytest.raises(ValueError, match="together"):
+            setattr(opt, name, value)
+    with pytest.raises(ValueError, match="clip_norm and group_clip_norm together"):
+        fastopt.SGD([{"params": np.ones(3), "clip_norm": 0.5}], lr=0.1, clip_norm=1.0)
+    with pytest.raises(ValueError, match=r"clip_norm.* is 0"):
+        opt.groups[1]["clip_norm"] = 0
+    other = fastopt.SGD([{"params": np.ones(3)}, {"params": np.ones(2)}], lr=0.1)
+    other.load_state_dict(opt.state_dict())
+    assert other.groups[0]["clip_norm"] == 0.5
 
 
 def test_groups_of_prodigy_share_their_lr() -> None:

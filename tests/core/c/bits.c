@@ -281,6 +281,7 @@ static void add_call(fo_pass *pass, int kernel)
     coefficients(kernel, call->coef);
     if (info->kind == 'b' && strcmp(info->buffer[0], "g") == 0)
         pass->edits = 1;
+    pass->fuses |= fo_plain(kernel);
     pass->calls++;
 }
 
@@ -299,7 +300,7 @@ example *example_make(int dtype, double max_norm, int flush)
         e->programs[k] = (fo_program){.passes = 1, .pass = &e->passes[k]};
     }
     e->rule.go = 1;
-    e->group.sign = -1;
+    e->group = (fo_group){.sign = -1, .max_norm = HUGE_VAL};
     e->plan = (fo_plan){.tensors = e->tensors, .grads = e->grads, .count = TENSORS, .programs = e->programs,
                         .program_count = 2, .rules = &e->rule, .rule_count = 1, .groups = &e->group, .group_count = 1,
                         .phases = 1,

@@ -66,11 +66,11 @@ void check_control_word(int flushes)
             const void *value = dtype == FO_F32 ? (const void *)&single : (const void *)&tiny[FO_F64];
             for (ptrdiff_t i = 0; i < n; i++)
                 memcpy(p + i * size, value, (size_t)size);
-            fo_pass pass = {.calls = 1, .reads = 1, .call = {{.kernel = fo_k_sgd, .buffers = 2, .coefs = 1,
+            fo_pass pass = {.calls = 1, .reads = 1, .fuses = 1, .call = {{.kernel = fo_k_sgd, .buffers = 2, .coefs = 1,
                                                               .slot = {FO_SLOT_P, FO_SLOT_G}, .coef = {1}}}};
             fo_program program = {.passes = 1, .pass = &pass};
             fo_rule rule = {.go = 1};
-            fo_group group = {.sign = 1};
+            fo_group group = {.sign = 1, .max_norm = HUGE_VAL};
             fo_tensor tensor = {.slot = {[FO_SLOT_P] = p}};
             fo_view grad = {.data = g, .shape = &n, .strides = &size, .size = n, .ndim = 1, .dense = 1,
                             .dtype = dtype};
