@@ -73,5 +73,5 @@ DOMAINS: dict[str, Callable[[str, Any], Any]] = {
     "three_phase": boolean,
     "anneal_strategy": partial(one_of, choices=("cos", "linear")),
     "mode": partial(one_of, choices=("min", "max")),
-    "threshold_mode": partial(one_of, choices=("rel", "abs")),
+    "threshold_mode": partial(one_of, choices=("rel", "abs", "rel_torch")),
 }

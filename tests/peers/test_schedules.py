@@ -125,7 +125,7 @@ def test_torch_one_cycle_defaults(torch: Any) -> None:
         assert [part(t) for t in range(STEPS)] == theirs
 
 
-PLATEAUS = list(itertools.product(["min", "max"], ["rel", "abs"], [0, 2], [0, 3]))
+PLATEAUS = list(itertools.product(["min", "max"], ["rel", "rel_torch", "abs"], [0, 2], [0, 3]))
 
 
 @pytest.mark.parametrize(("mode", "threshold_mode", "patience", "cooldown"), PLATEAUS)
@@ -133,15 +133,20 @@ def test_torch_reduce_on_plateau(torch: Any, mode: str, threshold_mode: str, pat
     rng = np.random.default_rng([patience, cooldown])
     for factor, threshold, least, eps in [(0.1, 1e-4, 0.0, 1e-8), (0.5, 0.1, 1e-3, 1e-3), (0.9, 0.0, 0.05, 0.0)]:
         metrics = np.cumsum(rng.standard_normal(120) * rng.choice([0.01, 1], 120)) + rng.choice([-3, 0, 3])
+        if threshold_mode == "rel":
+            # Below 0 PyTorch's margin points the wrong way.
+            metrics = abs(metrics)
         metrics[rng.random(120) < 0.05] = np.nan
         metrics[rng.random(120) < 0.05] = np.inf if mode == "min" else -np.inf
         repeated = rng.random(120) < 0.2
         metrics[1:][repeated[1:]] = metrics[:-1][repeated[1:]]
-        common: dict[str, Any] = {"mode": mode, "threshold": threshold, "threshold_mode": threshold_mode}
-        common |= {"factor": factor, "patience": patience, "cooldown": cooldown, "eps": eps}
-        ours = s.ReduceOnPlateau(LR, min_value=least, **common)
+        common: dict[str, Any] = {"mode": mode, "threshold": threshold, "factor": factor, "patience": patience}
+        common |= {"cooldown": cooldown, "eps": eps}
+        ours = s.ReduceOnPlateau(LR, min_value=least, threshold_mode=threshold_mode, **common)
         opt = torch.optim.SGD([torch.zeros(1)], lr=LR)
-        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, min_lr=least, **common)
+        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            opt, min_lr=least, threshold_mode=threshold_mode.removesuffix("_torch"), **common
+        )
         for t, metric in enumerate(metrics):
             theirs.step(metric)
             assert ours.update(metric) == opt.param_groups[0]["lr"]

@@ -145,6 +145,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "cooldown": (lambda: s.ReduceOnPlateau(1, cooldown=0.5), "cooldown of ReduceOnPlateau is 0.5"),
     "mode": (lambda: s.ReduceOnPlateau(1, mode="lower"), "mode of ReduceOnPlateau is 'lower'"),
     "threshold": (lambda: s.ReduceOnPlateau(1, threshold=-1), "threshold of ReduceOnPlateau is -1.0"),
+    "threshold_mode": (lambda: s.ReduceOnPlateau(1, threshold_mode="relative"), "threshold_mode .* 'rel_torch'"),
     "metric": (lambda: s.ReduceOnPlateau(1).update("0.1"), "metric is '0.1'"),
     "scale_lr": (lambda: s.scale_lr(0, 64, 32), "lr is 0.0"),
     "batch_size": (lambda: s.scale_lr(0.1, 0, 32), "batch_size is 0"),
@@ -278,6 +279,38 @@ def test_a_metric_that_is_not_finite_is_no_improvement(mode: str, bad: float) ->
     plateau = s.ReduceOnPlateau(1, 0.5, 1, mode=mode)
     assert [plateau.update(x) for x in (bad, bad, 3.0, bad, bad)] == [1, 0.5, 0.5, 0.5, 0.25]
     assert plateau.best == 3.0
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("level", [1.0, -1.0, 0.0, -0.0, 1e300, -1e300, 5e-324, -5e-324])
+def test_a_flat_metric_is_a_plateau_whatever_its_sign(mode: str, level: float) -> None:
+    plateau = s.ReduceOnPlateau(1.0, 0.5, patience=2, mode=mode)
+    assert [plateau.update(level) for _ in range(8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert plateau.best == level
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold", [0.0, 1e-4, 0.25, 0.5, 1.0, 3.0])
+def test_the_relative_margin_is_of_the_size_of_the_best(mode: str, threshold: float) -> None:
+    sign = 1 if mode == "max" else -1
+    for best in (-8.0, -0.5, 0.0, 0.5, 8.0):
+        just = best + sign * threshold * abs(best)
+        for x, improves in [
+            (math.nextafter(just, -sign * math.inf), False),
+            (just, False),
+            (just + sign * 2e-15 * (1 + threshold) * (abs(best) or 1), True),
+        ]:
+            plateau = s.ReduceOnPlateau(1.0, mode=mode, threshold=threshold)
+            plateau.update(best)
+            plateau.update(x)
+            assert plateau.best == (x if improves else best)
+
+
+def test_torchs_relative_margin_moves_the_best_of_negative_metrics_the_wrong_way() -> None:
+    plateau = s.ReduceOnPlateau(1.0, 0.5, patience=2, threshold_mode="rel_torch")
+    assert [plateau.update(-1 + 1e-5 * i) for i in range(8)] == [1.0] * 8
+    assert plateau.best is not None
+    assert plateau.best > -1
 
 
 def test_plateau_state() -> None:
