@@ -9,8 +9,10 @@ is at the first step, at the last, and past the end.
 """
 
 from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.config import from_config, to_config
 from fastopt.schedules.cycle import one_cycle
+from fastopt.schedules.cyclic import cyclic
 from fastopt.schedules.formulas import (
     constant,
     cosine,
@@ -22,7 +24,7 @@ from fastopt.schedules.formulas import (
     polynomial,
     scale_lr,
     step_decay,
-    warmup,
+    warmup_stable_decay,
 )
 from fastopt.schedules.picture import plot
 from fastopt.schedules.plateau import ReduceOnPlateau
@@ -33,9 +35,11 @@ __all__ = [
     "constant",
     "cosine",
     "cosine_restarts",
+    "cyclic",
     "exponential",
     "from_config",
     "inverse_sqrt",
+    "joined",
     "linear",
     "one_cycle",
     "piecewise",
@@ -45,4 +49,5 @@ __all__ = [
     "step_decay",
     "to_config",
     "warmup",
+    "warmup_stable_decay",
 ]

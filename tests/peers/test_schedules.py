@@ -80,6 +80,26 @@ TORCH: dict[str, tuple[Any, Callable[[Any, Any], Any], int]] = {
         ),
         49,
     ),
+    "joined": (
+        s.joined([s.linear(0.1 * LR, LR, 5), s.exponential(LR, gamma=0.9), s.step_decay(LR, 0.5, 4)], [5, 30]),
+        lambda m, opt: m.SequentialLR(
+            opt,
+            [m.LinearLR(opt, 0.1, 1, total_iters=5), m.ExponentialLR(opt, 0.9), m.StepLR(opt, 4, 0.5)],
+            milestones=[5, 30],
+        ),
+        STEPS,
+    ),
+    **{
+        f"cyclic, {mode}, {up} up, {down} down": (
+            s.cyclic(0.1 * LR, LR, up, down, mode=mode, gamma=0.97 if mode == "exp_range" else None),
+            lambda m, opt, mode=mode, up=up, down=down: m.CyclicLR(  # type: ignore[misc]
+                opt, 0.1 * LR, LR, up, down, mode=mode, gamma=0.97, cycle_momentum=False
+            ),
+            3 * STEPS,
+        )
+        for mode in ("triangular", "triangular2", "exp_range")
+        for up, down in ((7, None), (3, 8), (8, 3), (1, 1))
+    },
     "inverse_sqrt": (
         s.inverse_sqrt(LR, 4),
         lambda m, opt: m.LambdaLR(opt, lambda t: (1 + t / 4) ** -0.5),
@@ -116,6 +136,13 @@ def test_torch_one_cycle(torch: Any, strategy: str, three_phase: bool, steps: in
 
     for part, key in ((ours.lr, "lr"), (ours.momentum, "momentum")):
         assert [part(t) for t in range(steps)] == torch_walk(torch, theirs, steps, key)
+
+
+@pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
+def test_torch_cyclic_momentum(torch: Any, mode: str) -> None:
+    ours = s.cyclic(0.9, 0.8, 5, 9, mode=mode, gamma=0.98 if mode == "exp_range" else None)
+    theirs = torch_walk(torch, lambda m, opt: m.CyclicLR(opt, 0.1, LR, 5, 9, mode, 0.98), STEPS, "momentum")
+    np.testing.assert_allclose([ours(t) for t in range(STEPS)], theirs, rtol=1e-12)
 
 
 def test_torch_one_cycle_defaults(torch: Any) -> None:
@@ -186,6 +213,22 @@ OPTAX: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "warmup": (
         s.warmup(8, s.linear(LR, 0, 40)),
         lambda o: o.join_schedules([o.linear_schedule(LR / 8, LR, 7), o.linear_schedule(LR, 0, 40)], [8]),
+    ),
+    "warmup from a value": (
+        s.warmup(8, s.cosine(LR, 40), start=0.1),
+        lambda o: o.warmup_cosine_decay_schedule(0.1, LR, 8, 48),
+    ),
+    "joined": (
+        s.joined([s.linear(0.1, LR, 5), s.exponential(LR, gamma=0.9), 0.01], [5, 30]),
+        lambda o: o.join_schedules(
+            [o.linear_schedule(0.1, LR, 5), o.exponential_decay(LR, 1, 0.9), o.constant_schedule(0.01)], [5, 30]
+        ),
+    ),
+    "warmup_stable_decay": (
+        s.warmup_stable_decay(LR, 50, 8, 20, 0.01, start=0.1),
+        lambda o: o.join_schedules(
+            [o.linear_schedule(0.1, LR, 8), o.constant_schedule(LR), o.linear_schedule(LR, 0.01, 20)], [8, 30]
+        ),
     ),
 }
 
