@@ -85,7 +85,7 @@ FUNCTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "LBFGS": lambda: {"params": ones(), "c1": 1e-4, "c2": 0.9},
     "LBFGS (backtracking)": lambda: {"params": ones(), "line_search": "backtracking", "shrink": 0.5},
     "LBFGS (bracketing)": lambda: {"params": ones(), "line_search": "bracketing", "tolerance": 0.1},
-    "LossScaler": dict,
+    "LossScaler": lambda: {"max_skips": 2},
     "RunningMean": lambda: {"params": ones()},
     "SAM": lambda: {"opt": fastopt.SGD(np.ones(3), lr=0.1)},
     "arena": lambda: {"arrays": ones()},
