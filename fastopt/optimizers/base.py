@@ -32,6 +32,7 @@ else:
         return lambda cls: cls
 
 
+BEGINNINGS = {f"average_{name}": default for name, default in averaging.BEGINNINGS.items()}
 ADDING = "a group is being added: do this after it"
 
 
@@ -64,6 +65,9 @@ class Optimizer(Persistent, Rule):
         what was not finite. >= 1. Default None, no end.
     maximize * : ascend instead of descend (the penalties still pull to zero). Default False.
     average : decay of a running average of the parameters, kept in `averages`, in [0, 1). Default None.
+    average_debias, average_warmup, average_start : how it begins: without the parameters at construction, with a
+        smaller decay at first, and only after so many steps. `average` is then the schedule `schedules.ema_decay` of
+        these, and saved as such. Defaults False, False, 0.
     flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
     threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
@@ -112,6 +116,7 @@ class Optimizer(Persistent, Rule):
             if name in given:
                 raise TypeError(f"{cls.__name__} got {name} twice, by position and by keyword")
             given[name] = value
+        given = averaging.folded(given, cls.average)
         values, fixed, whole = cls._take(given)
         grouped = tree.is_groups(params)
         if whole["max_skips"] is not None and whole["on_nonfinite"] != "skip":
@@ -141,6 +146,8 @@ class Optimizer(Persistent, Rule):
         fixed: dict[str, Any] = {}
         whole: dict[str, Any] = {}
         for name in dict.fromkeys(map(cls.own_name, keywords)):
+            if name in BEGINNINGS:
+                continue
             option = options[name]
             called, value = taken.get(name, ("", option.default))
             if value is REQUIRED:
@@ -340,5 +347,8 @@ def _signature(cls: type[Optimizer]) -> inspect.Signature:
 
     parameters = [make("params", make.POSITIONAL_OR_KEYWORD)]
     parameters += [parameter(name, make.POSITIONAL_OR_KEYWORD) for name in (*numbers, *switches)]
-    parameters += [parameter(name, make.KEYWORD_ONLY) for name in dict.fromkeys(rest)]
+    for name in dict.fromkeys(rest):
+        parameters.append(parameter(name, make.KEYWORD_ONLY))
+        if name == "average":
+            parameters += [make(begin, make.KEYWORD_ONLY, default=x) for begin, x in BEGINNINGS.items()]
     return inspect.Signature(parameters)

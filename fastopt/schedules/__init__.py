@@ -8,6 +8,7 @@ resumed run needs no more than t; but for ReduceOnPlateau, which goes by a metri
 is at the first step, at the last, and past the end.
 """
 
+from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import NamedSchedule
 from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.config import from_config, to_config
@@ -36,6 +37,7 @@ __all__ = [
     "cosine",
     "cosine_restarts",
     "cyclic",
+    "ema_decay",
     "exponential",
     "from_config",
     "inverse_sqrt",

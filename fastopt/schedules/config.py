@@ -7,6 +7,7 @@ from typing import Any
 
 from fastopt.base.arguments import shown
 from fastopt.schedules import formulas
+from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import NamedSchedule, Schedule
 from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.cycle import CyclePart, one_cycle
@@ -30,6 +31,7 @@ _MAKERS: dict[str, Callable[..., NamedSchedule]] = {
             warmup,
             joined,
             cyclic,
+            ema_decay,
         )
     },
     "one_cycle.lr": lambda **arguments: one_cycle(**arguments).lr,

@@ -81,6 +81,7 @@ COMMON = {"weight": None, "reduction": "mean", "out": None}
 
 FUNCTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "EMA": lambda: {"params": ones(), "decay": 0.9},
+    "EMA (debias)": lambda: {"params": ones(), "decay": 0.9, "debias": True, "dtype": "float64"},
     "EarlyStopping": lambda: {"patience": 2, "restore_best": True, "params": ones()},
     "LBFGS": lambda: {"params": ones(), "c1": 1e-4, "c2": 0.9},
     "LBFGS (backtracking)": lambda: {"params": ones(), "line_search": "backtracking", "shrink": 0.5},
@@ -153,6 +154,7 @@ FUNCTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "schedules.cosine_restarts": lambda: {"v": 0.1, "steps": 10, "t_mult": 2},
     "schedules.cyclic": lambda: {"v": 0.1, "peak": 0.5, "steps_up": 3},
     "schedules.cyclic (exp_range)": lambda: {"v": 0.1, "peak": 0.5, "steps_up": 3, "mode": "exp_range", "gamma": 0.9},
+    "schedules.ema_decay": lambda: {"decay": 0.9, "debias": True},
     "schedules.exponential": lambda: {"v": 0.1, "rate": 0.1},
     "schedules.exponential (gamma)": lambda: {"v": 0.1, "gamma": 0.9},
     "schedules.from_config": lambda: {"config": {"name": "constant", "arguments": {"v": 0.1}}},

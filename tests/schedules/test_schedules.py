@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ ALL: dict[str, Any] = {
     "joined": s.joined([s.linear(0.01, 0.1, 5), 0.1, s.warmup(3, s.cosine(0.05, 20))], [5, 20]),
     "cyclic": s.cyclic(0.01, 0.1, 4, 6, mode="triangular2"),
     "cyclic exp_range": s.cyclic(0.1, 0.01, 5, mode="exp_range", gamma=0.99),
+    "ema_decay": s.ema_decay(0.8, warmup=True),
+    "ema_decay of a schedule": s.ema_decay(s.linear(0.3, 0.9, 20), warmup=True),
     "one_cycle lr": s.one_cycle(0.1, 50).lr,
     "one_cycle momentum": s.one_cycle(0.1, 50, anneal_strategy="linear", three_phase=True).momentum,
     "ReduceOnPlateau": s.ReduceOnPlateau(0.1, patience=2),
@@ -115,6 +118,20 @@ VALUES: dict[str, tuple[Any, dict[int, float]]] = {
         {0: 0, 1: 1, 2: 1, 3: 0.25, 4: 0, 6: 0.0625, 10**9 + 2: 0},
     ),
     "cyclic, that grows beyond all": (s.cyclic(1, 5, 2, mode="exp_range", gamma=2), {0: 1, 2: 17, 4 * 10**6: 1}),
+    "ema_decay": (s.ema_decay(0.9), {0: 0.9, 10**9: 0.9}),
+    "ema_decay, warmup": (s.ema_decay(0.5, warmup=True), {0: 0.1, 1: 2 / 11, 7: 8 / 17, 8: 0.5, 9: 0.5, 10**9: 0.5}),
+    "ema_decay, start": (s.ema_decay(0.5, start=3), {0: 0, 2: 0, 3: 0.5, 4: 0.5}),
+    "ema_decay, debias": (s.ema_decay(0.5, debias=True), {0: 0, 1: 1 / 3, 2: 3 / 7, 3: 7 / 15, 100: 0.5}),
+    "ema_decay of 0, debias": (s.ema_decay(0, debias=True), {0: 0, 1: 0, 9: 0}),
+    "ema_decay, both": (
+        s.ema_decay(0.9, debias=True, warmup=True),
+        {0: 0, 1: 2 / 11 * 0.9 / (1 - 0.1 * 2 / 11), 2: 0.25 * (1 - 0.2 / 11) / (1 - 0.05 / 11), 10**9: 0.9},
+    ),
+    "ema_decay, all": (
+        s.ema_decay(0.5, debias=True, warmup=True, start=2),
+        {0: 0, 1: 0, 2: 0, 3: 2 / 11 * 0.9 / (1 - 0.1 * 2 / 11), 10**9: 0.5},
+    ),
+    "ema_decay of a schedule": (s.ema_decay(s.linear(0, 0.8, 8), start=3), {0: 0, 3: 0, 5: 0.2, 11: 0.8, 99: 0.8}),
     "one_cycle lr": (
         s.one_cycle(0.5, 20).lr,
         {0: 0.02, 5: 0.5, 12: (0.5 + 0.02e-4) / 2, 19: 0.02e-4, 20: 0.02e-4, 10**9: 0.02e-4},
@@ -214,6 +231,16 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "base_momentum": (lambda: s.one_cycle(1, 10, base_momentum=1), "base_momentum of one_cycle is 1.0"),
     "div_factor": (lambda: s.one_cycle(1, 10, div_factor=0), "div_factor of one_cycle is 0.0"),
     "three_phase": (lambda: s.one_cycle(1, 10, three_phase=1), "three_phase of one_cycle is 1: expected True or False"),
+    "decay": (lambda: s.ema_decay(1.0), r"decay of ema_decay is 1.0: expected a number in \[0, 1\)"),
+    "decay text": (lambda: s.ema_decay("0.9"), "decay of ema_decay is '0.9'"),
+    "decay gives None": (lambda: s.ema_decay(lambda t: None)(2), r"decay\(2\) of ema_decay is None"),
+    "debias": (lambda: s.ema_decay(0.9, debias=1), "debias of ema_decay is 1: expected True or False"),
+    "ema warmup": (lambda: s.ema_decay(0.9, warmup=10), "warmup of ema_decay is 10: expected True or False"),
+    "ema start": (lambda: s.ema_decay(0.9, start=-1), "start of ema_decay is -1: expected a whole number, 0 or larger"),
+    "debias of what": (
+        lambda: s.ema_decay(s.constant(0.9), debias=True),
+        r"decay of ema_decay is constant\(v=0.9\): with debias=True expected a number",
+    ),
     "factor": (lambda: s.ReduceOnPlateau(1, factor=1), "factor of ReduceOnPlateau is 1.0"),
     "patience": (lambda: s.ReduceOnPlateau(1, patience=-1), "patience of ReduceOnPlateau is -1: .* 0 or larger"),
     "cooldown": (lambda: s.ReduceOnPlateau(1, cooldown=0.5), "cooldown of ReduceOnPlateau is 0.5"),
@@ -579,6 +606,23 @@ def test_warmup_stable_decay_is_its_pieces_joined(start: Any, steps: int, warm: 
     ends = np.cumsum([length for length, _ in parts])
     pieces = s.joined([*(part for _, part in parts), 0.01], ends)
     assert [whole(t) for t in range(2 * steps)] == [pieces(t) for t in range(2 * steps)]
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.1, 0.5, 10 / 19, 0.9, 0.999])
+def test_a_debiased_decay_takes_nothing_from_before(decay: float, warmup: bool) -> None:
+    """The same weights as of an average that begins at 0, divided by their sum: over exact fractions."""
+    debiased = s.ema_decay(decay, debias=True, warmup=warmup)
+    plain = s.ema_decay(decay, warmup=warmup)
+    weights: list[Fraction] = []
+    product = Fraction(1)
+    for t in range(40):
+        d = Fraction(plain(t))
+        weights = [*(d * w for w in weights), 1 - d]
+        product *= d
+        assert sum(weights) == 1 - product
+        # The newest weighs 1 minus the decay.
+        assert debiased(t) == pytest.approx(float(1 - weights[-1] / sum(weights)), rel=1e-11, abs=1e-12)
 
 
 def test_a_warmup_checks_what_follows_it() -> None:
