@@ -13,6 +13,7 @@ import numpy as np
 from fastopt.base.arguments import finite, positive, shown, whole
 from fastopt.core._core import power as whole_power
 from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.elementary import cos_pi, decaying, power
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +64,7 @@ class exponential(NamedSchedule):
         if self.gamma is not None:
             return self.v * whole_power(self.gamma, t)
         assert self.rate is not None
-        return self.v * math.exp(-self.rate * t)
+        return self.v * decaying(self.rate * t)
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +83,7 @@ class cosine(NamedSchedule):
     def _value(self, t: int) -> float:
         if t >= self.steps:
             return self.eta_min
-        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + math.cos(math.pi * (t / self.steps)))
+        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + cos_pi(t / self.steps))
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +109,7 @@ class cosine_restarts(NamedSchedule):
         while t >= length:
             t -= length
             length *= self.t_mult
-        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + math.cos(math.pi * (t / length)))
+        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + cos_pi(t / length))
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +159,7 @@ class polynomial(NamedSchedule):
     def _value(self, t: int) -> float:
         if t >= self.steps:
             return self.end
-        remaining: float = (1 - t / self.steps) ** self.power
-        return (self.v - self.end) * remaining + self.end
+        return (self.v - self.end) * power(1 - t / self.steps, self.power) + self.end
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,7 +244,7 @@ class warmup_stable_decay(NamedSchedule):
             return self.v
         x = k / self.decay_steps
         if self.decay_shape == "cos":
-            x = (1 - math.cos(math.pi * x)) / 2
+            x = (1 - cos_pi(x)) / 2
         elif self.decay_shape == "sqrt":
             x = math.sqrt(x)
         return self.v + (self.end - self.v) * x

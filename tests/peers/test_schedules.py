@@ -135,7 +135,11 @@ def test_torch_one_cycle(torch: Any, strategy: str, three_phase: bool, steps: in
         )
 
     for part, key in ((ours.lr, "lr"), (ours.momentum, "momentum")):
-        assert [part(t) for t in range(steps)] == torch_walk(torch, theirs, steps, key)
+        values, expected = [part(t) for t in range(steps)], torch_walk(torch, theirs, steps, key)
+        if strategy == "linear":
+            assert values == expected
+        # The cosine is no longer libm's.
+        np.testing.assert_allclose(values, expected, rtol=1e-15, atol=1e-16)
 
 
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
@@ -149,7 +153,7 @@ def test_torch_one_cycle_defaults(torch: Any) -> None:
     ours = s.one_cycle(LR, STEPS)
     for part, key in ((ours.lr, "lr"), (ours.momentum, "momentum")):
         theirs = torch_walk(torch, lambda m, opt: m.OneCycleLR(opt, LR, total_steps=STEPS), STEPS, key)
-        assert [part(t) for t in range(STEPS)] == theirs
+        np.testing.assert_allclose([part(t) for t in range(STEPS)], theirs, rtol=1e-15, atol=1e-16)
 
 
 PLATEAUS = list(itertools.product(["min", "max"], ["rel", "rel_torch", "abs"], [0, 2], [0, 3]))
