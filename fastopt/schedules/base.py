@@ -64,6 +64,12 @@ class NamedSchedule(Named):
     def _value(self, t: int) -> float:
         raise NotImplementedError
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: with a small curve."""
+        from fastopt.schedules.inline import shown
+
+        return shown(self)
+
 
 # An argument means the same in every schedule that has it, but for what a class says in _domains.
 DOMAINS: dict[str, Callable[[str, Any], Any]] = {
