@@ -11,7 +11,7 @@ from fastopt.app.selftest import same_bits
 from fastopt.base import tree
 from fastopt.base.tree import Array
 from fastopt.schedules import ReduceOnPlateau
-from fastopt.schedules.restore import _plateau_in
+from fastopt.schedules.restore import plateaus_in
 
 
 def copies(params: Any) -> Any:
@@ -36,7 +36,7 @@ def plateaus(opt: fastopt.Optimizer) -> list[ReduceOnPlateau]:
     """Those that hyperparameters follow, each as often as it is followed."""
     values = [x for kept in (*(group._values for group in opt.groups), opt._engine.options) for x in kept.values()]
     members = [member for x in values for member in (x if isinstance(x, tuple) else (x,))]
-    return [plateau for plateau in map(_plateau_in, members) if plateau is not None]
+    return [plateau for member in members for plateau in plateaus_in(member)]
 
 
 def counts(opt: fastopt.Optimizer) -> Any:

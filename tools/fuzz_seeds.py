@@ -52,6 +52,9 @@ def edits() -> list[tuple[int, dict[str, Any]]]:
         schedules.one_cycle(0.5, 10, three_phase=True).momentum,
         schedules.ReduceOnPlateau(0.5, mode="max", threshold_mode="abs"),
         schedules.warmup(2, schedules.ReduceOnPlateau(0.5)),
+        schedules.ema_decay(0.5, debias=True, warmup=True, start=3),
+        schedules.warmup_stable_decay(0.5, 20, 5, 10, start=0.1, decay_shape="sqrt"),
+        schedules.joined([0.5, schedules.warmup(0, schedules.cyclic(0.1, 0.5, 4, mode="triangular2"))], [10]),
     ]
     plateau, other = (schedules.to_config(schedules.ReduceOnPlateau(v)) for v in (0.5, 0.25))
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastopt.base import tree
-from fastopt.base.arguments import boolean, from_0_below_1, shown
+from fastopt.base.arguments import boolean, from_0_below_1, shown, whole
 from fastopt.base.fitting import copies_fitting, is_count
-from fastopt.base.memory import copies_of
+from fastopt.base.memory import copies_of, doubles_of
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
-from fastopt.engine.hyperparameters import Own, show
+from fastopt.engine.hyperparameters import Hyperparameter, Own, show
 from fastopt.engine.passes import Plans, named, stepping
 from fastopt.engine.program import passed
+from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import Scalar
 
 if TYPE_CHECKING:
@@ -32,11 +33,22 @@ AVERAGING = Plans()
 class Average:
     """What EMA and RunningMean share."""
 
-    def __init__(self, params: Tree, flush_subnormals: bool) -> None:
+    _wide: _core.Plan | None
+    """Of averages in another dtype than the parameters, which it has copies of; None where both have one."""
+
+    def __init__(self, params: Tree, flush_subnormals: bool, dtype: Any = None) -> None:
         template = tree.owned(params)
         names, arrays = named(template)
-        averages = tuple(copies_of(arrays))
         flush, none = boolean("flush_subnormals", flush_subnormals), ((),) * len(names)
+        self.dtype = _dtype("dtype", dtype)
+        if self.dtype is None or all(p.dtype == np.float64 for p in arrays):
+            averages: tuple[Array | None, ...] = tuple(copies_of(arrays))
+            self._wide = None
+        else:
+            averages = (None,) * len(names)
+            made = iter(doubles_of([p for p in arrays if p.dtype != np.float64]))
+            copies = tuple(p if p.dtype == np.float64 else next(made) for p in arrays)
+            self._wide = _core.Plan(template, names, copies, none, tuple(doubles_of(arrays)), flush)
         self._plan = _core.Plan(template, names, arrays, none, averages, flush)
         AVERAGING.add(self._plan)
         self._displacement = _core.Displacement(arrays, lasting=False)
@@ -53,7 +65,7 @@ class Average:
     @property
     def averages(self) -> Tree:
         """The averages in the structure of the parameters: live arrays, and copies of the parameters at first."""
-        return tree.rebuild(self._plan.template, list(self._plan.averages))
+        return tree.rebuild(self._plan.template, self._arrays())
 
     def update(self) -> None:
         """Takes the parameters as they are into the averages; the first time, they are copied.
@@ -68,12 +80,19 @@ class Average:
     def _update(self) -> None:
         plan = self._plan
         counted: _core.Values = [(self, "count", self.count + 1)]
-        if self.count:
-            plan.set_programs([passed([(self._kernel, self._coefficients())])], [[]], [1.0])
-            plan.run_and_publish(counted)
-        else:
+        if not self.count:
             plan.confirm()
             _core.publish(list(zip(plan.params, self._arrays(), strict=True)), counted)
+        elif self._wide is None:
+            self._run(plan, counted)
+        else:
+            plan.confirm()
+            _core.publish([(p, a) for p, a in zip(plan.params, self._wide.params, strict=True) if p is not a], [])
+            self._wide.with_parameters(self._run, self._wide, counted)
+
+    def _run(self, plan: _core.Plan, counted: _core.Values) -> None:
+        plan.set_programs([passed([(self._kernel, self._coefficients())])], [[]], [1.0])
+        plan.run_and_publish(counted)
 
     def swap(self) -> None:
         """Puts the averages into the parameters; the next call puts back, bit for bit, what was there.
@@ -84,12 +103,12 @@ class Average:
         if self._displacement.begun:
             self._displacement.end()
         else:
-            self._displacement.begin(*_averages_in(self._plan))
+            self._displacement.begin(*self._in())
 
     def swapped(self) -> AbstractContextManager[None]:
         """Has the averages in the parameters inside a with block: `swap` before and after, also after an exception."""
         self._refuse_swapped()
-        return _core.Displaced(self._displacement, *_averages_in(self._plan))
+        return _core.Displaced(self._displacement, *self._in())
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the averages by name and of the count, for `load_state_dict`."""
@@ -111,17 +130,21 @@ class Average:
 
     def __getstate__(self) -> Any:
         self._refuse_swapped()
-        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_displacement")}
+        own = {name: x for name, x in vars(self).items() if name not in ("_plan", "_wide", "_displacement")}
         return self._plan.template, self._plan.flush, own, self.state_dict()
 
     def __setstate__(self, saved: tuple[Tree, bool, dict[str, Any], dict[str, Any]]) -> None:
         params, flush, own, averages = saved
-        Average.__init__(self, params, flush)
+        Average.__init__(self, params, flush, own["dtype"])
         vars(self).update(own)
         self.load_state_dict(averages)
 
     def _arrays(self) -> list[Array]:
-        return _averages_of(self._plan)
+        plan = self._plan if self._wide is None else self._wide
+        return [a for a in plan.averages if a is not None]
+
+    def _in(self) -> tuple[Any, ...]:
+        return _averages_in(self._plan, self._arrays())
 
     def _refuse_swapped(self) -> None:
         if self._displacement.begun:
@@ -134,9 +157,15 @@ class EMA(Average):
     params : an array, or nested lists and dicts of arrays, as an optimizer takes them.
     decay : in [0, 1): a number, or a schedule, a callable of how many updates have averaged so far.
     flush_subnormals : as for an optimizer. Default True.
+    debias : weigh the updates as if there had been nothing before the first one, which otherwise has the weight of all
+        before it: with weights (1 - decay) decay^k, divided by their sum. It needs a decay that is a number.
+    warmup : the smaller of decay and (1 + n)/(10 + n), n of how many updates have averaged so far.
+    start : updates in which the average only follows the parameters, and that do not count as averaging. 0 or larger.
+    dtype : "float64" keeps averages of float32 parameters in float64, where they go on moving at a decay close to 1; it
+        takes 16 bytes an element, instead of 4. Default None: that of each parameter.
 
     The first update copies the parameters, as that of PyTorch's AveragedModel: call it before the first step to begin
-    at the initial weights, as `average=` of an optimizer does, whose bits it then has.
+    at the initial weights, as `average=` of an optimizer does, whose bits it then has. With debias leave that out.
 
         ema = fastopt.EMA(params, 0.999)
         for ...:
@@ -148,20 +177,42 @@ class EMA(Average):
 
     decay = Own(from_0_below_1)
 
-    def __init__(self, params: Tree, decay: Scalar, flush_subnormals: bool = True) -> None:
+    def __init__(
+        self,
+        params: Tree,
+        decay: Scalar,
+        flush_subnormals: bool = True,
+        *,
+        debias: bool = False,
+        warmup: bool = False,
+        start: int = 0,
+        dtype: Any = None,
+    ) -> None:
         self.decay = decay
-        super().__init__(params, flush_subnormals)
+        self.debias, self.warmup = boolean("debias", debias), boolean("warmup", warmup)
+        self.start = whole("start", start, 0)
+        self._decay()
+        super().__init__(params, flush_subnormals, dtype)
 
     @property
     def _kernel(self) -> str:
         return "average"
 
+    def _decay(self) -> Scalar:
+        if self.debias or self.warmup or self.start:
+            return ema_decay(self.decay, debias=self.debias, warmup=self.warmup, start=self.start)
+        decay: Scalar = self.decay
+        return decay
+
     def _coefficients(self) -> dict[str, float]:
-        decay = EMA.decay.at(self.count - 1, self.decay)
+        # Without debias the first update has not averaged, but put there what others are averaged with.
+        decay = EMA.decay.at(self.count if self.debias else self.count - 1, self._decay())
         return {"decay": decay, "gain": 1 - decay}
 
     def __repr__(self) -> str:
-        return f"EMA(decay={show(self.decay)}): {len(self._plan.names)} tensors, {self.count} updates"
+        options = {"debias": self.debias, "warmup": self.warmup, "start": self.start, "dtype": self.dtype}
+        shown = "".join(f", {name}={x!r}" for name, x in options.items() if x)
+        return f"EMA(decay={show(self.decay)}{shown}): {len(self._plan.names)} tensors, {self.count} updates"
 
 
 class RunningMean(Average):
@@ -169,12 +220,13 @@ class RunningMean(Average):
 
     params : an array, or nested lists and dicts of arrays, as an optimizer takes them.
     flush_subnormals : as for an optimizer. Default True.
+    dtype : "float64" keeps means of float32 parameters in float64. Default None: that of each parameter.
 
     Call `update()` once an epoch or so, at a learning rate that stays large. Source: Izmailov et al. (2018).
     """
 
-    def __init__(self, params: Tree, flush_subnormals: bool = True) -> None:
-        super().__init__(params, flush_subnormals)
+    def __init__(self, params: Tree, flush_subnormals: bool = True, *, dtype: Any = None) -> None:
+        super().__init__(params, flush_subnormals, dtype)
 
     @property
     def _kernel(self) -> str:
@@ -192,24 +244,46 @@ def refuse_none(engine: Engine) -> None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
 
 
+BEGINNINGS = {"debias": False, "warmup": False, "start": 0}
+
+
+def folded(given: Mapping[str, Any], average: Hyperparameter) -> dict[str, Any]:
+    """An optimizer's keywords with average_debias, average_warmup and average_start in the schedule that they make of
+    `average`, this option."""
+    kept = dict(given)
+    named = {name: kept.pop(f"average_{name}") for name in BEGINNINGS if f"average_{name}" in kept}
+    for name in named:
+        called = f"average_{name}"
+        named[name] = whole(called, named[name], 0) if name == "start" else boolean(called, named[name])
+    named = {name: x for name, x in named.items() if x}
+    if not named:
+        return kept
+    if kept.get("average") is None:
+        which = " and ".join(f"average_{name}" for name in named)
+        raise ValueError(f"{which} without average=: there is no average to begin so")
+    decay = average.admit(kept["average"])
+    if callable(decay) and "debias" in named:
+        raise TypeError(f"average is {shown(decay)}: with average_debias=True expected a number")
+    return {**kept, "average": ema_decay(decay, **named)}
+
+
 def averaged(engine: Engine) -> AbstractContextManager[None]:
     refuse_none(engine)
     plan = engine.plan
     params = tuple(p for p, a in zip(plan.params, plan.averages, strict=True) if a is not None)
-    return _core.Displaced(_core.Displacement(params, lasting=False), *_averages_in(plan))
+    return _core.Displaced(_core.Displacement(params, lasting=False), *_averages_in(plan, plan.averages))
 
 
-def _averages_of(plan: _core.Plan) -> list[Array]:
-    return [a for a in plan.averages if a is not None]
+def _averages_in(plan: _core.Plan, averages: Sequence[Array | None]) -> tuple[Any, ...]:
+    """What a displacement begins with that puts averages into a plan's parameters."""
+    pairs = [(a, p) for a, p in zip(averages, plan.params, strict=True) if a is not None]
+    return partial(_touching, plan), WHY, _core.publish, pairs, []
 
 
-def _averages_in(plan: _core.Plan) -> tuple[Any, ...]:
-    """What a displacement begins with that puts a plan's averages into its parameters."""
-    return partial(_touching, plan), WHY, _core.publish, _pairs(plan), []
-
-
-def _pairs(plan: _core.Plan) -> list[tuple[Array, Array]]:
-    return [(a, p) for a, p in zip(plan.averages, plan.params, strict=True) if a is not None]
+def _dtype(name: str, value: Any) -> str | None:
+    if value is None or value is np.float64 or (isinstance(value, (str, np.dtype)) and value == "float64"):
+        return None if value is None else "float64"
+    raise ValueError(f"{name} is {shown(value)}: expected None, for that of the parameters, or 'float64'")
 
 
 def _touching(plan: _core.Plan) -> list[_core.Plan]:

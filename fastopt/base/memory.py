@@ -68,6 +68,15 @@ def apart(copies: Sequence[tuple[Array, Array]]) -> list[tuple[Array, Array]]:
     return [(np.copy(a, order="K") if a.base is not None and id(a.base) in written else a, b) for a, b in copies]
 
 
+def doubles_of(params: Sequence[Array]) -> list[Array]:
+    """Copies in float64, in the same memory order."""
+    memory = Memory(len(params), sum(8 * p.size for p in params))
+    doubles = [memory.zeros(p.shape, np.float64, "C" if p.flags.c_contiguous else "F") for p in params]
+    for a, p in zip(doubles, params, strict=True):
+        a[...] = p
+    return doubles
+
+
 def copies_of(params: Sequence[Array]) -> list[Array]:
     memory = memory_for(params, 1)
     return [memory.copy(p) for p in params]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastopt.around import accumulation, averaging, nesterov
 from fastopt.around.accumulation import ACCUMULATED
+from fastopt.around.skips import SkippingEngine, count_or_none, told
 from fastopt.base import tree
 from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1, one_of, scale_in_range
 from fastopt.base.nonfinite import POLICIES
 from fastopt.base.tree import Tree
 from fastopt.core import machine
-from fastopt.engine.engine import Engine, Report
+from fastopt.engine.engine import Report
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import Group
 from fastopt.engine.hyperparameters import REQUIRED, Choice, Fixed, Hyperparameter, OtherName, show
@@ -31,6 +32,7 @@ else:
         return lambda cls: cls
 
 
+BEGINNINGS = {f"average_{name}": default for name, default in averaging.BEGINNINGS.items()}
 ADDING = "a group is being added: do this after it"
 
 
@@ -60,8 +62,13 @@ class Optimizer(Persistent, Rule):
     clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Only one of these three.
     on_nonfinite : "raise" or "skip" the whole step when a gradient is not finite; None does not look, but with
         clip_norm a norm that is not finite raises.
+    max_skips : with on_nonfinite="skip", steps in a row that may be skipped: the next raises NonFiniteError, which says
+        what was not finite. >= 1. Default None, no end.
     maximize * : ascend instead of descend (the penalties still pull to zero). Default False.
     average : decay of a running average of the parameters, kept in `averages`, in [0, 1). Default None.
+    average_debias, average_warmup, average_start : how it begins: without the parameters at construction, with a
+        smaller decay at first, and only after so many steps. `average` is then the schedule `schedules.ema_decay` of
+        these, and saved as such. Defaults False, False, 0.
     flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
     threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
@@ -82,13 +89,15 @@ class Optimizer(Persistent, Rule):
     group_clip_norm = Hyperparameter(above_0, None, optional=True)
     clip_value = Hyperparameter(above_0, None, optional=True)
     on_nonfinite = Choice(lambda name, value: one_of(name, value, POLICIES), None)
+    max_skips = Choice(count_or_none, None)
     maximize = Choice(boolean, False, per_group=True)
     average = Hyperparameter(from_0_below_1, None, optional=True, per_group=False)
     flush_subnormals = Fixed(boolean, True)
     threads = Choice(_threads, None)
     backend = Fixed(lambda name, value: one_of(name, value, ("c", "numpy")), "c")
 
-    _engine: Engine
+    _engine: SkippingEngine
+    _engine_class = SkippingEngine
     _parts = {"accumulation": accumulation}  # noqa: RUF012
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -109,9 +118,15 @@ class Optimizer(Persistent, Rule):
             if name in given:
                 raise TypeError(f"{cls.__name__} got {name} twice, by position and by keyword")
             given[name] = value
+        given = averaging.folded(given, cls.average)
         values, fixed, whole = cls._take(given)
         grouped = tree.is_groups(params)
-        engine = Engine(self, cls, whole, fixed, values, grouped)
+        if whole["max_skips"] is not None and whole["on_nonfinite"] != "skip":
+            raise ValueError(
+                f"max_skips={whole['max_skips']} with on_nonfinite={whole['on_nonfinite']!r}, which skips no step: "
+                "pass on_nonfinite='skip' too"
+            )
+        engine = self._engine_class(self, cls, whole, fixed, values, grouped)
         self._engine = engine
         engine.add([dict(group) for group in params] if grouped else [{"params": params}])
 
@@ -131,6 +146,8 @@ class Optimizer(Persistent, Rule):
         fixed: dict[str, Any] = {}
         whole: dict[str, Any] = {}
         for name in dict.fromkeys(map(cls.own_name, keywords)):
+            if name in BEGINNINGS:
+                continue
             option = options[name]
             called, value = taken.get(name, ("", option.default))
             if value is REQUIRED:
@@ -199,15 +216,16 @@ class Optimizer(Persistent, Rule):
             NaN and infinity sees them as they come. See :class:`fastopt.LossScaler`.
 
         Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
-        says; parameters, state and counts are then as they were. A signal, such as a KeyboardInterrupt, comes before
-        or after a whole step.
+        and `max_skips` say; parameters, state and counts are then as they were. A signal, such as a
+        KeyboardInterrupt, comes before or after a whole step.
         """
         unscale = 1.0 if grad_scale is None else 1 / scale_in_range(grad_scale)
         engine = self._engine
         if grads is ACCUMULATED or engine.accumulated is not None:
-            return accumulation.step(engine, grads, Report, unscale)
-        report: Report = engine.step(grads, Report, unscale)
-        return report
+            report = accumulation.step(engine, grads, Report, unscale)
+        else:
+            report = engine.step(grads, Report, unscale)
+        return report if engine.nonfinite is None else told(engine, report)
 
     def accumulate(self, grads: Tree, weight: float = 1.0) -> int:
         """Gathers the mean gradient of micro-batches for `step()`; returns how many there are now.
@@ -330,5 +348,8 @@ def _signature(cls: type[Optimizer]) -> inspect.Signature:
 
     parameters = [make("params", make.POSITIONAL_OR_KEYWORD)]
     parameters += [parameter(name, make.POSITIONAL_OR_KEYWORD) for name in (*numbers, *switches)]
-    parameters += [parameter(name, make.KEYWORD_ONLY) for name in dict.fromkeys(rest)]
+    for name in dict.fromkeys(rest):
+        parameters.append(parameter(name, make.KEYWORD_ONLY))
+        if name == "average":
+            parameters += [make(begin, make.KEYWORD_ONLY, default=x) for begin, x in BEGINNINGS.items()]
     return inspect.Signature(parameters)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.core import _core
-from fastopt.engine.engine import Engine
 from fastopt.saving import state_dict as state
 
 
@@ -77,7 +76,7 @@ def restore(opt: Any, saved: tuple[Any, ...]) -> None:
     for name, x in kept.items():
         # A shallow copy shares parameters with the original, and nothing else.
         setattr(opt, name, dict(x) if type(x) is dict else x)
-    engine = Engine(opt, type(opt), options, fixed, common, grouped)
+    engine = opt._engine_class(opt, type(opt), options, fixed, common, grouped)
     opt._engine = engine
     engine.add([dict(group) for group in groups])
     state.write(opt, arrays)

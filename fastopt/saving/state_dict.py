@@ -39,6 +39,7 @@ def save(opt: Any, live: bool = False) -> dict[str, Any]:
         "fixed": _saved_fixed(engine.fixed),
         "t": engine.t,
         "skipped": engine.skipped,
+        "skipped_in_a_row": engine.skipped_in_a_row,
         "groups": [_saved_group(group, engine.fixed) for group in engine.groups],
         "options": _without_callables({name: x for name, x in engine.options.items() if name != "threads"}),
         "state": state,
@@ -59,14 +60,16 @@ def _saved_group(group: Group, fixed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgraded(saved: Any) -> Any:
-    """A state of 0.1.0 as one of today: maximize and clip_value were of the whole, AdamW's decay had another name."""
+    """A state of 0.1.0 as one of today: maximize and clip_value were of the whole, AdamW's decay had another name, and
+    nobody counted the skips in a row."""
     if not isinstance(saved, Mapping) or saved.keys() != FORMAT_1 or not isinstance(saved["options"], Mapping):
         return saved
     options, groups = dict(saved["options"]), saved["groups"]
     moved = {name: options.pop(name) for name in ("clip_value", "maximize") if name in options}
     if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
         groups = [_upgraded_group(group, moved, saved["optimizer"]) for group in groups]
-    return {**saved, "options": options, "groups": groups, "global": {}}
+    options = {"max_skips": None, **options}
+    return {**saved, "options": options, "groups": groups, "global": {}, "skipped_in_a_row": 0}
 
 
 def _upgraded_group(group: Mapping[str, Any], moved: Mapping[str, Any], rule: Any) -> dict[str, Any]:
@@ -132,6 +135,7 @@ def write(opt: Any, saved: Mapping[str, Any], more: Sequence[Any] = ()) -> None:
     own = {
         "t": t,
         "skipped": saved["skipped"],
+        "skipping_since": (t, saved["skipped"] - saved["skipped_in_a_row"]),
         "cohorts": engine.restored_cohorts(t, counts),
         "registers": saved["global"],
         "_live": None,
@@ -181,9 +185,10 @@ def _structure(mine: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
         ours, theirs = mine["fixed"].get(name), saved["fixed"].get(name)
         if type(ours) is not type(theirs) or ours != theirs:
             problems.append(f"it was made with {name}={shown(theirs)}, and this optimizer with {name}={ours!r}")
-    for key in ("t", "skipped"):
-        if not is_count(saved[key]):
-            problems.append(f"{key} is {shown(saved[key])}: expected a count of steps")
+    counts = {key: saved[key] for key in ("t", "skipped", "skipped_in_a_row")}
+    problems += [f"{key} is {shown(x)}: expected a count of steps" for key, x in counts.items() if not is_count(x)]
+    if all(map(is_count, counts.values())) and counts["skipped_in_a_row"] > counts["skipped"]:
+        problems.append(f"skipped_in_a_row is {counts['skipped_in_a_row']}, more than the {counts['skipped']} in all")
     if len(saved["groups"]) != len(mine["groups"]):
         problems.append(f"it has {len(saved['groups'])} groups, and this optimizer {len(mine['groups'])}")
     for i, (ours, theirs) in enumerate(zip(mine["groups"], saved["groups"], strict=False)):

@@ -8,9 +8,12 @@ resumed run needs no more than t; but for ReduceOnPlateau, which goes by a metri
 is at the first step, at the last, and past the end.
 """
 
+from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.config import from_config, to_config
 from fastopt.schedules.cycle import one_cycle
+from fastopt.schedules.cyclic import cyclic
 from fastopt.schedules.formulas import (
     constant,
     cosine,
@@ -22,7 +25,7 @@ from fastopt.schedules.formulas import (
     polynomial,
     scale_lr,
     step_decay,
-    warmup,
+    warmup_stable_decay,
 )
 from fastopt.schedules.picture import plot
 from fastopt.schedules.plateau import ReduceOnPlateau
@@ -33,9 +36,12 @@ __all__ = [
     "constant",
     "cosine",
     "cosine_restarts",
+    "cyclic",
+    "ema_decay",
     "exponential",
     "from_config",
     "inverse_sqrt",
+    "joined",
     "linear",
     "one_cycle",
     "piecewise",
@@ -45,4 +51,5 @@ __all__ = [
     "step_decay",
     "to_config",
     "warmup",
+    "warmup_stable_decay",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from fastopt.base.arguments import (
     LARGEST,
@@ -28,10 +28,14 @@ Scalar: TypeAlias = float | Schedule
 class Named:
     """An object with a name and arguments, each within its domain, that make it again."""
 
+    _domains: ClassVar[dict[str, Any]] = {}
+    """Those of the class that are others than in DOMAINS."""
+
     def __post_init__(self) -> None:
         for name, value in self._arguments().items():
-            if name in DOMAINS:
-                object.__setattr__(self, name, DOMAINS[name](f"{name} of {type(self).__name__}", value))
+            check = self._domains.get(name) or DOMAINS.get(name)
+            if check:
+                object.__setattr__(self, name, check(f"{name} of {type(self).__name__}", value))
 
     def _arguments(self) -> dict[str, Any]:
         """By name; those that may be None and are, are not among them."""
@@ -60,18 +64,25 @@ class NamedSchedule(Named):
     def _value(self, t: int) -> float:
         raise NotImplementedError
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: with a small curve."""
+        from fastopt.schedules.inline import shown
 
-# An argument means the same in every schedule that has it.
+        return shown(self)
+
+
+# An argument means the same in every schedule that has it, but for what a class says in _domains.
 DOMAINS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("v", "end", "eta_min", "v_max", "min_value"), finite),
-    **dict.fromkeys(("steps", "every", "t_mult"), whole),
+    **dict.fromkeys(("v", "start", "peak", "end", "eta_min", "v_max", "min_value"), finite),
+    **dict.fromkeys(("steps", "steps_up", "steps_down", "every", "t_mult"), whole),
     **dict.fromkeys(("gamma", "scale", "power", "div_factor", "final_div_factor"), positive),
     **dict.fromkeys(("rate", "threshold", "eps"), partial(within, check=at_least_0)),
     **dict.fromkeys(("base_momentum", "max_momentum", "factor"), partial(within, check=from_0_below_1)),
-    **dict.fromkeys(("patience", "cooldown"), partial(whole, least=0)),
+    **dict.fromkeys(("patience", "cooldown", "warmup_steps", "decay_steps"), partial(whole, least=0)),
     "pct_start": partial(within, check=from_0_to_1),
     "three_phase": boolean,
     "anneal_strategy": partial(one_of, choices=("cos", "linear")),
+    "decay_shape": partial(one_of, choices=("linear", "cos", "sqrt")),
     "mode": partial(one_of, choices=("min", "max")),
-    "threshold_mode": partial(one_of, choices=("rel", "abs")),
+    "threshold_mode": partial(one_of, choices=("rel", "abs", "rel_torch")),
 }

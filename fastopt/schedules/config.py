@@ -7,9 +7,11 @@ from typing import Any
 
 from fastopt.base.arguments import shown
 from fastopt.schedules import formulas
+from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import NamedSchedule, Schedule
+from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.cycle import CyclePart, one_cycle
-from fastopt.schedules.formulas import warmup
+from fastopt.schedules.cyclic import cyclic
 from fastopt.schedules.plateau import ReduceOnPlateau
 
 _MAKERS: dict[str, Callable[..., NamedSchedule]] = {
@@ -25,7 +27,11 @@ _MAKERS: dict[str, Callable[..., NamedSchedule]] = {
             formulas.inverse_sqrt,
             formulas.polynomial,
             formulas.piecewise,
+            formulas.warmup_stable_decay,
             warmup,
+            joined,
+            cyclic,
+            ema_decay,
         )
     },
     "one_cycle.lr": lambda **arguments: one_cycle(**arguments).lr,
@@ -36,10 +42,10 @@ _MAKERS: dict[str, Callable[..., NamedSchedule]] = {
 def to_config(schedule: Schedule) -> dict[str, Any]:
     """A built-in schedule as {"name": ..., "arguments": {...}} of numbers, strings and lists, which JSON can hold.
 
-    Of a ReduceOnPlateau the arguments include what its updates so far have led to. A warmup holds the config of the
-    schedule that follows.
+    Of a ReduceOnPlateau the arguments include what its updates so far have led to. A warmup and a joined hold
+    the configs of the schedules that they are made of.
 
-    Raises TypeError for a callable of your own, also one inside a warmup: fastopt cannot make it again.
+    Raises TypeError for a callable of your own, also one inside of these: fastopt cannot make it again.
     """
     if isinstance(schedule, ReduceOnPlateau):
         return {"name": "ReduceOnPlateau", "arguments": schedule.state_dict()}
@@ -65,7 +71,7 @@ def from_config(config: Mapping[str, Any]) -> NamedSchedule:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(x) for x in value]
     return to_config(value) if callable(value) else value
 
 
@@ -75,7 +81,7 @@ def _made(config: Any) -> NamedSchedule:
     name, arguments = config["name"], config["arguments"]
     if not isinstance(arguments, Mapping):
         raise ValueError(f"the arguments of {shown(name)} are {shown(arguments)}: expected a dict")
-    if any(callable(value) for value in arguments.values()):
+    if any(callable(x) for value in arguments.values() for x in (value if isinstance(value, list) else [value])):
         raise ValueError(f"an argument of {shown(name)} is a callable: expected plain data")
     if name == "ReduceOnPlateau":
         plateau = ReduceOnPlateau(0.0)
@@ -83,6 +89,10 @@ def _made(config: Any) -> NamedSchedule:
         return plateau
     if not isinstance(name, str) or name not in _MAKERS:
         raise ValueError(f"there is no schedule {shown(name)}: fastopt knows {', '.join(_MAKERS)} and ReduceOnPlateau")
-    return _MAKERS[name](
-        **{key: _made(value) if isinstance(value, Mapping) else value for key, value in arguments.items()}
-    )
+    return _MAKERS[name](**{key: _argument(value) for key, value in arguments.items()})
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_argument(x) for x in value]
+    return _made(value) if isinstance(value, Mapping) else value

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastopt.schedules.base import Named, NamedSchedule
+from fastopt.schedules.elementary import cos_pi
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,5 +95,5 @@ class CyclePart(NamedSchedule):
             return b
         done = (t - start) / (end - start)
         if self.cycle.anneal_strategy == "cos":
-            return b + (a - b) / 2 * (math.cos(math.pi * done) + 1)
+            return b + (a - b) / 2 * (cos_pi(done) + 1)
         return (b - a) * done + a

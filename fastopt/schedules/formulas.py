@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.base.arguments import finite, number, positive, shown, whole
+from fastopt.base.arguments import finite, positive, shown, whole
 from fastopt.core._core import power as whole_power
-from fastopt.schedules.base import NamedSchedule, Scalar
+from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.elementary import cos_pi, decaying, power
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +64,7 @@ class exponential(NamedSchedule):
         if self.gamma is not None:
             return self.v * whole_power(self.gamma, t)
         assert self.rate is not None
-        return self.v * math.exp(-self.rate * t)
+        return self.v * decaying(self.rate * t)
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,7 +83,7 @@ class cosine(NamedSchedule):
     def _value(self, t: int) -> float:
         if t >= self.steps:
             return self.eta_min
-        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + math.cos(math.pi * (t / self.steps)))
+        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + cos_pi(t / self.steps))
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +109,7 @@ class cosine_restarts(NamedSchedule):
         while t >= length:
             t -= length
             length *= self.t_mult
-        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + math.cos(math.pi * (t / length)))
+        return self.eta_min + (self.v - self.eta_min) / 2 * (1 + cos_pi(t / length))
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,8 +159,7 @@ class polynomial(NamedSchedule):
     def _value(self, t: int) -> float:
         if t >= self.steps:
             return self.end
-        remaining: float = (1 - t / self.steps) ** self.power
-        return (self.v - self.end) * remaining + self.end
+        return (self.v - self.end) * power(1 - t / self.steps, self.power) + self.end
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,50 +175,84 @@ class piecewise(NamedSchedule):
     values: Sequence[float]
 
     def __post_init__(self) -> None:
-        boundaries, values = self._numbers("boundaries", whole), self._numbers("values", finite)
-        if list(boundaries) != sorted(set(boundaries)):
-            raise ValueError(f"boundaries of piecewise is {list(boundaries)}: each must be larger than the one before")
-        if len(values) != len(boundaries) + 1:
-            raise ValueError(
-                f"values of piecewise has {len(values)} items for {len(boundaries)} boundaries: "
-                "expected one more, the first of them for the steps before boundaries[0]"
-            )
-        object.__setattr__(self, "boundaries", boundaries)
-        object.__setattr__(self, "values", values)
-
-    def _numbers(self, name: str, check: Callable[[str, Any], Any]) -> tuple[Any, ...]:
-        given = getattr(self, name)
-        given = given.tolist() if isinstance(given, np.ndarray) else given
-        if not isinstance(given, (list, tuple, range)):
-            raise TypeError(f"{name} of piecewise is {shown(given)}: expected a list of numbers")
-        return tuple(check(f"{name}[{i}] of piecewise", x) for i, x in enumerate(given))
+        object.__setattr__(self, "boundaries", items(self, "boundaries", whole))
+        object.__setattr__(self, "values", items(self, "values", finite))
+        check_pieces(self, "values", self.boundaries)
 
     def _value(self, t: int) -> float:
         return self.values[bisect_right(self.boundaries, t)]
 
 
-@dataclass(frozen=True, repr=False)
-class warmup(NamedSchedule):
-    """A linear warm-up before another schedule: then(0) * (t + 1)/steps while t < steps, then(t - steps) after it.
+def items(schedule: NamedSchedule, name: str, check: Callable[[str, Any], Any], what: str = "numbers") -> Any:
+    """An argument that is a list, each item of it checked, as a tuple."""
+    given, of = getattr(schedule, name), type(schedule).__name__
+    given = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(given, (list, tuple, range)):
+        raise TypeError(f"{name} of {of} is {shown(given)}: expected a list of {what}")
+    return tuple(check(f"{name}[{i}] of {of}", x) for i, x in enumerate(given))
 
-    First step then(0)/steps, which is not 0; last step of the warm-up then(0), and so is the first after it; from
-    there on what `then` says.
-    then : a schedule, any callable of t, or a number to stay at.
+
+def check_pieces(schedule: NamedSchedule, name: str, boundaries: Sequence[int]) -> None:
+    """Refuses boundaries that do not rise, or that are not between the items of `name`."""
+    of, count = type(schedule).__name__, len(getattr(schedule, name))
+    if list(boundaries) != sorted(set(boundaries)):
+        raise ValueError(f"boundaries of {of} is {list(boundaries)}: each must be larger than the one before")
+    if count != len(boundaries) + 1:
+        raise ValueError(
+            f"{name} of {of} has {count} items for {len(boundaries)} boundaries: "
+            "expected one more, the first of them for the steps before boundaries[0]"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class warmup_stable_decay(NamedSchedule):
+    """A linear warm-up to v, v for as long as it is worth it, and a decay to end in the last decay_steps of `steps`.
+
+    v * (t + 1)/warmup_steps while t < warmup_steps, or start + (v - start) * t/warmup_steps with start=; v up to
+    t = steps - decay_steps; from there v + (end - v) * shape(k/decay_steps), k = 0, 1, ...
+    First step v/warmup_steps, or start; last of `steps` steps: one step short of end; from t = steps on end.
+    steps : of the whole.  warmup_steps, decay_steps : 0 or larger, together at most steps.
+    start : the value of the first step. Default None: v/warmup_steps, which is not 0.
+    decay_shape : of x from 0 to 1: "linear" is x, "cos" (1 - cos(pi*x))/2, "sqrt" its root, which falls steeply at
+        first. Default "linear".
+    Sources: Hu et al. (2024); Hägele et al. (2024), whose 1-sqrt is "sqrt".
     """
 
+    v: float
     steps: int
-    then: Scalar
+    warmup_steps: int
+    decay_steps: int
+    end: float = 0.0
+    start: float | None = field(default=None, kw_only=True)
+    decay_shape: str = field(default="linear", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.then):
-            object.__setattr__(self, "then", constant(finite("then of warmup", self.then)))
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} and decay_steps={self.decay_steps} of warmup_stable_decay are more "
+                f"than steps={self.steps}, which is the whole: shorten them, or give more steps"
+            )
 
     def _value(self, t: int) -> float:
-        assert callable(self.then)
-        if t < self.steps:
-            return number("then(0) of warmup", self.then(0)) * (t + 1) / self.steps
-        return number(f"then({t - self.steps}) of warmup", self.then(t - self.steps))
+        if t < self.warmup_steps:
+            return rising(self.v, self.start, t, self.warmup_steps)
+        if t >= self.steps:
+            return self.end
+        k = t - (self.steps - self.decay_steps)
+        if k <= 0:
+            return self.v
+        x = k / self.decay_steps
+        if self.decay_shape == "cos":
+            x = (1 - cos_pi(x)) / 2
+        elif self.decay_shape == "sqrt":
+            x = math.sqrt(x)
+        return self.v + (self.end - self.v) * x
+
+
+def rising(top: float, start: float | None, t: int, steps: int) -> float:
+    """The t-th value of a warm-up that reaches top: at its last step, or one later where it begins at `start`."""
+    return top * (t + 1) / steps if start is None else start + (top - start) * (t / steps)
 
 
 def scale_lr(lr: float, batch_size: int, base_batch_size: int) -> float:

@@ -28,8 +28,9 @@ class ReduceOnPlateau(NamedSchedule):
     factor : in [0, 1).
     patience : updates without improvement that are borne; the next one reduces. 0 or larger.
     mode : "min" for a metric that should fall, "max" for one that should rise.
-    threshold, threshold_mode : an improvement is better than best*(1 - threshold) with "rel" (best*(1 + threshold)
-        in mode "max"), better than best - threshold (best + threshold) with "abs". >= 0.
+    threshold, threshold_mode : an improvement is better than the best by more than a margin: threshold*abs(best) with
+        "rel", threshold itself with "abs". "rel_torch" is PyTorch's "rel", whose margin is threshold*best: of a metric
+        below 0 it points the wrong way, and what is slightly worse counts as an improvement. >= 0.
     cooldown : updates after a reduction that do not count as without improvement. 0 or larger.
     min_value : PyTorch's min_lr.
     eps : a reduction by no more than this is not made. >= 0.
@@ -90,8 +91,12 @@ class ReduceOnPlateau(NamedSchedule):
             return True
         sign = 1 if self.mode == "max" else -1
         margin = sign * self.threshold
-        bound = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
-        return sign * x > sign * bound
+        if self.threshold_mode == "abs":
+            return sign * x > sign * (self.best + margin)
+        if self.threshold_mode == "rel" and self.best < 0:
+            margin = -margin
+        # In one product, as PyTorch has it: the same bits where best is not below 0.
+        return sign * x > sign * (self.best * (1 + margin))
 
     def state_dict(self) -> dict[str, Any]:
         """The arguments, and what the updates so far have led to: plain numbers and strings."""

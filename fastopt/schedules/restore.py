@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from fastopt.schedules.base import NamedSchedule
+from fastopt.schedules.composed import joined, warmup
 from fastopt.schedules.config import from_config
-from fastopt.schedules.formulas import warmup
 from fastopt.schedules.plateau import ReduceOnPlateau
 
 if TYPE_CHECKING:
@@ -22,18 +23,17 @@ class Restored:
         self._plateaus: list[tuple[str, ReduceOnPlateau | None, ReduceOnPlateau]] = []
 
     def schedule(self, name: str, mine: Any, config: Mapping[str, Any]) -> NamedSchedule:
-        """What `config` describes, for the hyperparameter of this name, whose value is now `mine`. A ReduceOnPlateau in
-        it is `mine`'s own object where there is one. Raises ValueError, naming the hyperparameter."""
+        """What `config` describes, for the hyperparameter of this name, whose value is now `mine`. The first
+        ReduceOnPlateau in it is `mine`'s own first object, and so on, where there is one. Raises ValueError, naming
+        the hyperparameter."""
         try:
             made = from_config(config)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        saved, own = _plateau_in(made), _plateau_in(mine)
-        if saved is not None:
-            self._plateaus.append((name, own, saved))
-            if own is not None:
-                return _with_plateau(made, own)
-        return made
+        saved = list(plateaus_in(made))
+        pairs = list(zip_longest(list(plateaus_in(mine))[: len(saved)], saved))
+        self._plateaus += [(name, own, theirs) for own, theirs in pairs]
+        return _with_plateaus(made, iter([own or theirs for own, theirs in pairs]))
 
     def problems(self) -> list[str]:
         """Where it is not clear which object a saved ReduceOnPlateau belongs to."""
@@ -56,14 +56,24 @@ class Restored:
         return [(own, "__dict__", {**vars(saved)}) for _, own, saved in self._plateaus if own is not None]
 
 
-def _plateau_in(schedule: Any) -> ReduceOnPlateau | None:
-    """The ReduceOnPlateau that this is, or that a warm-up leads to."""
-    while isinstance(schedule, warmup):
-        schedule = schedule.then
-    return schedule if isinstance(schedule, ReduceOnPlateau) else None
+def plateaus_in(schedule: Any) -> Iterator[ReduceOnPlateau]:
+    """The ReduceOnPlateau that this is, or those that it is made of, in order."""
+    if isinstance(schedule, ReduceOnPlateau):
+        yield schedule
+    elif isinstance(schedule, warmup):
+        yield from plateaus_in(schedule.then)
+    elif isinstance(schedule, joined):
+        for piece in schedule.schedules:
+            yield from plateaus_in(piece)
 
 
-def _with_plateau(schedule: Any, plateau: ReduceOnPlateau) -> NamedSchedule:
+def _with_plateaus(schedule: Any, plateaus: Iterator[ReduceOnPlateau]) -> NamedSchedule:
+    """The same schedule with these for its own, in order."""
+    if isinstance(schedule, ReduceOnPlateau):
+        return next(plateaus)
     if isinstance(schedule, warmup):
-        return replace(schedule, then=_with_plateau(schedule.then, plateau))
-    return plateau
+        return replace(schedule, then=_with_plateaus(schedule.then, plateaus))
+    if isinstance(schedule, joined):
+        return replace(schedule, schedules=[_with_plateaus(piece, plateaus) for piece in schedule.schedules])
+    made: NamedSchedule = schedule
+    return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,6 +254,224 @@ def test_a_state_that_does_not_fit_changes_nothing(what: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){words}"):
         mean.load_state_dict(change(mean.state_dict()))
     assert pickle.dumps(mean.state_dict()) == before
+
+
+# How an average begins, and what it is kept in
+
+
+BEGINNINGS: list[dict[str, Any]] = [
+    {"warmup": True},
+    {"start": 3},
+    {"warmup": True, "start": 2},
+    {"debias": True},
+    {"debias": True, "warmup": True},
+    {"debias": True, "warmup": True, "start": 2},
+]
+every_beginning = pytest.mark.parametrize("beginning", BEGINNINGS, ids=lambda beginning: " ".join(beginning))
+
+
+@every_dtype
+@every_beginning
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_an_ema_begins_as_the_average_in_the_step(dtype: Any, beginning: dict[str, Any], backend: str) -> None:
+    """To the bit, with an update before the first step but where that is not to count."""
+    rng = np.random.default_rng(5)
+    params = [ordinary(rng, n, dtype) for n in LENGTHS[:4]]
+    named = {f"average_{name}": x for name, x in beginning.items()}
+    opt = fastopt.SGD(params, lr=0.1, average=0.6, backend=backend, **named)
+    ema = fastopt.EMA(params, 0.6, **beginning)
+    if "debias" not in beginning:
+        ema.update()
+    for t in range(12):
+        opt.step([ordinary(rng, p.shape, dtype) for p in params])
+        ema.update()
+        assert bits(ema.averages) == bits(opt.averages)
+        if t < beginning.get("start", 0):
+            assert all(np.array_equal(a, p) for a, p in zip(opt.averages, params, strict=True))
+    assert not any(np.array_equal(a, p) for a, p in zip(opt.averages[1:], params[1:], strict=True))
+
+
+@every_dtype
+def test_a_debiased_average_weighs_updates_alone(dtype: Any) -> None:
+    rng = np.random.default_rng(6)
+    p = ordinary(rng, 50, dtype)
+    ema, seen = fastopt.EMA(p, 0.9, debias=True), []
+    for k in range(1, 15):
+        p[:] = ordinary(rng, 50, dtype)
+        seen.append(p.astype(np.float64))
+        ema.update()
+        weights = 0.9 ** np.arange(k)[::-1]
+        expected = weights @ np.array(seen) / weights.sum()
+        np.testing.assert_allclose(ema.averages, expected, rtol=0, atol=8 * float(np.finfo(dtype).eps))
+
+
+def test_a_debiased_average_is_that_of_optax() -> None:
+    jax = pytest.importorskip("jax", reason="jax is not installed: nothing to compare with")
+    optax = pytest.importorskip("optax", reason="optax is not installed: nothing to compare with")
+    rng = np.random.default_rng(7)
+    p = ordinary(rng, 50, np.float32)
+    ema, theirs = fastopt.EMA(p, 0.8, debias=True), optax.ema(0.8, debias=True)
+    state = theirs.init(jax.numpy.zeros(50, "float32"))
+    for _ in range(10):
+        p += ordinary(rng, 50, np.float32)
+        ema.update()
+        expected, state = theirs.update(jax.numpy.array(p), state)
+        np.testing.assert_allclose(ema.averages, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_warm_average_forgets_where_it_began() -> None:
+    p = np.array([100.0])
+    plain, warm = fastopt.EMA(p, 0.999), fastopt.EMA(p, 0.999, warmup=True)
+    for _ in range(50):
+        plain.update()
+        warm.update()
+        p[:] = 0
+    assert plain.averages[0] > 90
+    assert warm.averages[0] < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+def test_averages_in_float64_have_the_bits_of_float64(kind: str, isa: str) -> None:
+    rng = np.random.default_rng(8)
+    params = [sprinkled(rng, n, np.float32, "nan", "infinities", "zeros", "subnormals") for n in LENGTHS]
+    params.append(np.asfortranarray(ordinary(rng, (30, 40), np.float32)))
+    params.append(ordinary(rng, 20, np.float64))
+    wide = [np.array(p, np.float64, order="K") for p in params]
+    if kind == "EMA":
+        ours: Any = fastopt.EMA(params, wavering, dtype="float64")
+        theirs: Any = fastopt.EMA(wide, wavering)
+    else:
+        ours, theirs = fastopt.RunningMean(params, dtype=np.float64), fastopt.RunningMean(wide)
+    for _ in range(4):
+        ours.update()
+        theirs.update()
+        assert all(a.dtype == np.float64 for a in ours.averages)
+        assert all(same_bits(a, b) for a, b in zip(ours.averages, theirs.averages, strict=True))
+        for p, q in zip(params, wide, strict=True):
+            p += ordinary(rng, p.shape, p.dtype)
+            q[...] = p
+    before, averages = bits(params), bits(ours.averages)
+    with ours.swapped():
+        assert all(np.array_equal(p, a.astype(p.dtype), True) for p, a in zip(params, ours.averages, strict=True))
+    assert (bits(params), bits(ours.averages)) == (before, averages)
+    assert ours.averages[5].flags.f_contiguous
+
+
+def test_an_average_in_float64_goes_on_moving() -> None:
+    p = np.ones(3, np.float32)
+    narrow, wide = fastopt.EMA(p, 1 - 1e-5), fastopt.EMA(p, 1 - 1e-5, dtype="float64")
+    for _ in range(1000):
+        narrow.update()
+        wide.update()
+        p[:] = 1.001
+    assert np.array_equal(narrow.averages, np.ones(3))
+    assert wide.averages == pytest.approx(1 + 0.001 * (1 - (1 - 1e-5) ** 999), rel=1e-9)
+
+
+def test_parameters_of_an_average_in_float64_are_watched() -> None:
+    block, views = fastopt.arena({"W": np.ones(3, np.float32), "b": np.ones(2, np.float32)})
+    opt = fastopt.SGD(block, lr=0.1, momentum=0.9)
+    opt.step(np.ones(5, np.float32))
+    ema = fastopt.EMA(views, 0.5, dtype="float64")
+    ema.update()
+    before = pickle.dumps(ema.state_dict())
+    with opt.nesterov_point(), pytest.raises(RuntimeError, match="at the look-ahead point until"):
+        ema.update()
+    with ema.swapped(), pytest.raises(RuntimeError, match="averages are in the parameters"):
+        opt.step(np.ones(5, np.float32))
+    views["b"].flags.writeable = False
+    with pytest.raises(ValueError, match="'b' has become read-only"):
+        ema.update()
+    assert pickle.dumps(ema.state_dict()) == before
+
+
+OPTIONS: dict[str, Any] = {"debias": True, "warmup": True, "start": 2, "dtype": "float64"}
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        lambda ema, params: (restored(fastopt.EMA(params, 0.9, **OPTIONS), ema), params),
+        lambda ema, params: pickle.loads(pickle.dumps((ema, params))),
+        lambda ema, params: copy.deepcopy((ema, params)),
+    ],
+    ids=["state", "pickle", "copy"],
+)
+@pytest.mark.parametrize("updates", [0, 1, 2, 3, 5])
+def test_a_restored_beginning_goes_on(through: Any, updates: int) -> None:
+    rng = np.random.default_rng(9)
+    params = {"W": np.asfortranarray(ordinary(rng, (5, 7), np.float32)), "b": ordinary(rng, 3, np.float64)}
+    ema = fastopt.EMA(params, 0.9, **OPTIONS)
+    for _ in range(updates):
+        ema.update()
+        params["W"] += 1
+    again, other = through(ema, params)
+    assert repr(again) == repr(ema)
+    for _ in range(4):
+        ema.update()
+        again.update()
+        for p in {id(p): p for p in (params["W"], other["W"])}.values():
+            p *= np.float32(1.5)
+        assert bits(again.averages.values()) == bits(ema.averages.values())
+    with pytest.raises(ValueError, match=r"average of 'W' is float64 .*: expected float32"):
+        fastopt.EMA(params, 0.9).load_state_dict(ema.state_dict())
+
+
+def restored(fresh: Any, old: Any) -> Any:
+    fresh.load_state_dict(pickle.loads(pickle.dumps(old.state_dict())))
+    return fresh
+
+
+@every_beginning
+def test_how_an_average_began_is_saved_with_the_optimizer(beginning: dict[str, Any], tmp_path: Path) -> None:
+    rng = np.random.default_rng(10)
+    p = ordinary(rng, 5, np.float32)
+    grads = [ordinary(rng, 5, np.float32) for _ in range(8)]
+    opt = fastopt.Adam(p, average=0.9, **{f"average_{name}": x for name, x in beginning.items()})
+    for g in grads[:3]:
+        opt.step(g)
+    opt.save(tmp_path / "saved")
+    q = p.copy()
+    other = fastopt.Adam(q, average=0.5)
+    other.load(tmp_path / "saved")
+    assert repr(other.average) == repr(opt.average)
+    for g in grads[3:]:
+        opt.step(g)
+        other.step(g)
+    assert bits([other.averages, q]) == bits([opt.averages, p])
+
+
+def test_bad_beginnings() -> None:
+    p = np.ones(3)
+    for options, words in [
+        ({"debias": 1}, "debias is 1: expected True or False"),
+        ({"warmup": 10}, "warmup is 10: expected True or False"),
+        ({"start": -1}, "start is -1: expected a whole number, 0 or larger"),
+        ({"dtype": "float32"}, "dtype is 'float32': expected None, .* or 'float64'"),
+        ({"dtype": np.float32}, "dtype is .*float32.*: expected None"),
+        ({"decay": wavering, "debias": True}, "decay .*: with debias=True expected a number"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            fastopt.EMA(**{"params": p, "decay": 0.9, **options})  # type: ignore[arg-type]
+    for options, words in [
+        ({"average_debias": 1}, "average_debias is 1: expected True or False"),
+        ({"average_start": 1.5}, r"average_start is 1\.5: expected a whole number"),
+        ({"average_warmup": True, "average": None}, "average_warmup without average="),
+        ({"average_start": 5, "average": 1.0}, r"average is 1\.0: expected a number in \[0, 1\)"),
+        ({"average_debias": True, "average": wavering}, "average is .*: with average_debias=True expected a number"),
+        ({"average_dtype": "float64"}, "SGD has no 'average_dtype'"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=words):
+            fastopt.SGD(p, **{"lr": 0.1, "average": 0.9, **options})
+    assert fastopt.SGD(p, lr=0.1, average=0.9, average_debias=False, average_start=0).average == 0.9
+    assert fastopt.SGD(p, lr=0.1, average_start=0).average is None
+    ema = fastopt.EMA(p, 0.9, debias=True, dtype="float64")
+    assert repr(ema) == "EMA(decay=0.9, debias=True, dtype='float64'): 1 tensors, 0 updates"
+    ema.update()
+    ema.decay = wavering
+    with pytest.raises(TypeError, match="with debias=True expected a number"):
+        ema.update()
+    assert ema.count == 1
 
 
 def test_bad_arguments() -> None:

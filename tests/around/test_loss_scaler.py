@@ -159,13 +159,16 @@ def test_what_does_not_fit_is_refused() -> None:
         ({"backoff_factor": 1}, "backoff_factor is 1.0"),
         ({"growth_interval": 0}, "growth_interval is 0"),
         ({"growth_interval": 1.5}, "growth_interval is 1.5"),
+        ({"max_skips": 0}, "max_skips is 0"),
+        ({"max_skips": True}, "max_skips is True"),
     ]:
         with pytest.raises((TypeError, ValueError), match=words):
             fastopt.LossScaler(**kwargs)  # type: ignore[arg-type]
     scaler = fastopt.LossScaler()
     before = scaler.state_dict()
-    for saved in (None, {}, {**before, "applied": -1}, {**before, "scale": "x"}, {**before, "backoff_factor": 2.0}):
-        with pytest.raises(ValueError, match=r"saved|applied|backoff_factor"):
+    changes = {"applied": -1}, {"scale": "x"}, {"backoff_factor": 2.0}, {"skipped": 0.5}, {"max_skips": 0}
+    for saved in (None, {}, *({**before, **change} for change in changes)):
+        with pytest.raises(ValueError, match=r"saved|applied|backoff_factor|skipped|max_skips"):
             scaler.load_state_dict(saved)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"what opt\.step returned"):
         scaler.update(True)  # type: ignore[arg-type]
@@ -175,3 +178,47 @@ def test_what_does_not_fit_is_refused() -> None:
     opt = fastopt.SGD([np.ones(1)], lr=0.1, on_nonfinite="skip")
     scaler.update(opt.step([None]))
     assert scaler.state_dict() == before
+
+
+def test_it_gives_up_after_so_many_overflows_in_a_row_and_says_what_overflowed() -> None:
+    p = {"W": np.ones((2, 2), np.float32), "b": np.ones(2, np.float32)}
+    opt = fastopt.SGD(p, lr=0.0, on_nonfinite="skip")
+    fine = {name: np.ones_like(x) for name, x in p.items()}
+    bad = {"W": np.array([[1, 1], [np.inf, 1]], np.float32), "b": fine["b"]}
+    scaler = fastopt.LossScaler(2.0**10, max_skips=2)
+    for overflows in (2, 1, 2):
+        for _ in range(overflows):
+            scaler.update(opt.step(bad, grad_scale=scaler.scale))
+        scaler.update(opt.step({"W": None, "b": None}))
+        before = scaler.state_dict()
+        if overflows == 2:
+            words = (
+                r"the gradient of 'W' is inf at index \(1, 0\): .*; the 2 steps before it were skipped for the like, "
+                r"as many in a row as max_skips allows; the scale of the loss was"
+            )
+            for _ in range(2):
+                with pytest.raises(fastopt.NonFiniteError, match=words):
+                    scaler.update(opt.step(bad))
+        assert scaler.state_dict() == before
+        scaler.update(opt.step(fine))
+    assert scaler.scale == 2.0**5
+
+
+def test_a_report_that_does_not_say_what_overflowed_is_counted_too() -> None:
+    scaler = fastopt.LossScaler(max_skips=1)
+    scaler.update(fastopt.Report(False, math.inf, 0, 1))
+    with pytest.raises(fastopt.NonFiniteError, match=r"the norm of the gradients is inf: .* the step before it was"):
+        scaler.update(fastopt.Report(False, math.inf, 0, 2))
+
+
+def test_a_saved_scaler_goes_on_counting_overflows() -> None:
+    overflow = fastopt.Report(False, math.nan, 0, 1)
+    scaler, other = fastopt.LossScaler(max_skips=2), fastopt.LossScaler()
+    scaler.update(overflow)
+    other.load_state_dict(scaler.state_dict())
+    other.update(overflow)
+    with pytest.raises(fastopt.NonFiniteError):
+        other.update(overflow)
+    old = {name: x for name, x in scaler.state_dict().items() if name not in ("skipped", "max_skips")}
+    other.load_state_dict(old)
+    assert (other.max_skips, other.state_dict()["skipped"]) == (None, 0)

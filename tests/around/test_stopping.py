@@ -33,6 +33,16 @@ def test_it_stops_after_as_many_updates_without_improvement_as_the_patience() ->
     assert stops_at([1.0, 0.5, 0.25], patience=1, min_delta=0.5) == 1
 
 
+@pytest.mark.parametrize("level", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_margin_does_not_depend_on_the_sign_of_the_metric(level: float, mode: str) -> None:
+    better = -1 if mode == "min" else 1
+    flat = [level] * 5
+    assert stops_at(flat, patience=3, min_delta=0.25, mode=mode) == 3
+    assert stops_at([level + 0.25 * better * (i > 0) for i in range(5)], patience=3, min_delta=0.25, mode=mode) == 3
+    assert stops_at([level + 0.5 * better * i for i in range(5)], patience=1, min_delta=0.25, mode=mode) is None
+
+
 @given(
     metrics=st.lists(st.floats(width=16) | st.integers(-3, 3), max_size=30),
     patience=st.integers(1, 4), min_delta=st.sampled_from([0.0, 0.5, 1.0]), mode=st.sampled_from(["min", "max"]),

@@ -111,6 +111,24 @@ def with_average(kind: str, updates: int) -> Callable[[], World]:
 AVERAGED = with_average("EMA", 1)().also.state_dict()
 
 
+G32 = {name: g.astype(np.float32) for name, g in G.items()}
+
+
+def in_float64() -> World:
+    """Float32 parameters, whose averages are computed from copies."""
+    world = World(fastopt.SGD({name: p.astype(np.float32) for name, p in params().items()}, lr=0.1))
+    world.also = fastopt.EMA(world.params, 0.5, warmup=True, dtype="float64")
+    for _ in range(2):
+        world.also.update()
+        world.opt.step(G32)
+    return world
+
+
+def then_average_in_float64(world: World) -> None:
+    world.opt.step(G32)
+    world.also.update()
+
+
 def then_average(world: World) -> None:
     if world.also._displacement.begun:
         world.also.swap()
@@ -216,6 +234,7 @@ ACTS = {
     "discard_accumulated": Act(adamw, lambda world: world.opt.discard_accumulated(), then_step),
     "EMA.update, first": Act(with_average("EMA", 0), lambda world: world.also.update(), then_average),
     "EMA.update": Act(with_average("EMA", 2), lambda world: world.also.update(), then_average),
+    "EMA.update, in float64": Act(in_float64, lambda world: world.also.update(), then_average_in_float64),
     "RunningMean.update": Act(with_average("RunningMean", 2), lambda world: world.also.update(), then_average),
     "EMA.load_state_dict": Act(
         with_average("EMA", 3), lambda world: world.also.load_state_dict(AVERAGED), then_average

@@ -43,6 +43,7 @@ BUILT_IN = [
     schedules.piecewise([2, 5], [0.1, 0.01, 0.001]),
     schedules.ReduceOnPlateau(0.1, patience=0),
     schedules.warmup(2, schedules.ReduceOnPlateau(0.2, patience=1)),
+    schedules.joined([0.1, schedules.warmup(2, schedules.ReduceOnPlateau(0.2, patience=1), start=0.3)], [4]),
 ]
 rates = st.sampled_from([0.0, 0.1, 1e-3, falling, wavering, *BUILT_IN])
 penalties = st.sampled_from([0.0, 0.01, 0.3, falling, schedules.exponential(0.1, gamma=0.5)])

@@ -300,13 +300,21 @@ def test_loading_amid_accumulation() -> None:
         assert abs(common(state["accumulation"]["gradients"]) - (9 + count) / count) < 1e-12
 
 
+AVERAGES: dict[str, Any] = {
+    "EMA": lambda p: fastopt.EMA(p, 0.5),
+    "EMA in float64": lambda p: fastopt.EMA(p, 0.5, dtype="float64"),
+    "RunningMean": fastopt.RunningMean,
+}
+
+
 @pytest.mark.parametrize("backend", ["c", "numpy"])
-@pytest.mark.parametrize("kind", ["EMA", "RunningMean"])
+@pytest.mark.parametrize("kind", AVERAGES)
 def test_averages_are_of_whole_steps(kind: str, backend: str) -> None:
-    p = params()
+    dtype = np.float32 if "float64" in kind else np.float64
+    p = {name: a.astype(dtype) for name, a in params().items()}
     opt = fastopt.SGD(p, lr=1.0, threads=1, backend=backend)
-    average = fastopt.EMA(p, 0.5) if kind == "EMA" else fastopt.RunningMean(p)
-    g = gradients(-1.0)
+    average = AVERAGES[kind](p)
+    g = {name: a.astype(dtype) for name, a in gradients(-1.0).items()}
 
     def read() -> float:
         average.update()

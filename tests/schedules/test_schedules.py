@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,14 @@ ALL: dict[str, Any] = {
     "piecewise": s.piecewise([10, 30], [0.1, 0.05, 0.01]),
     "warmup": s.warmup(5, s.cosine(0.1, 50)),
     "warmup of a number": s.warmup(5, 0.1),
+    "warmup from a value": s.warmup(5, s.cosine(0.1, 50), start=0.01),
+    "warmup of 0 steps": s.warmup(0, s.cosine(0.1, 51)),
+    "warmup_stable_decay": s.warmup_stable_decay(0.1, 50, 5, 20, 0.01, start=0.02, decay_shape="cos"),
+    "joined": s.joined([s.linear(0.01, 0.1, 5), 0.1, s.warmup(3, s.cosine(0.05, 20))], [5, 20]),
+    "cyclic": s.cyclic(0.01, 0.1, 4, 6, mode="triangular2"),
+    "cyclic exp_range": s.cyclic(0.1, 0.01, 5, mode="exp_range", gamma=0.99),
+    "ema_decay": s.ema_decay(0.8, warmup=True),
+    "ema_decay of a schedule": s.ema_decay(s.linear(0.3, 0.9, 20), warmup=True),
     "one_cycle lr": s.one_cycle(0.1, 50).lr,
     "one_cycle momentum": s.one_cycle(0.1, 50, anneal_strategy="linear", three_phase=True).momentum,
     "ReduceOnPlateau": s.ReduceOnPlateau(0.1, patience=2),
@@ -63,6 +72,66 @@ VALUES: dict[str, tuple[Any, dict[int, float]]] = {
     "piecewise of one": (s.piecewise([], [3]), {0: 3, 9: 3}),
     "warmup": (s.warmup(4, s.linear(8, 0, 8)), {0: 2, 1: 4, 2: 6, 3: 8, 4: 8, 5: 7, 11: 1, 12: 0, 99: 0}),
     "warmup of a number": (s.warmup(4, 8), {0: 2, 3: 8, 4: 8, 99: 8}),
+    "warmup from a value": (s.warmup(4, s.linear(8, 0, 8), start=4), {0: 4, 1: 5, 3: 7, 4: 8, 5: 7, 12: 0, 99: 0}),
+    "warmup from 0": (s.warmup(4, 8, start=0), {0: 0, 1: 2, 3: 6, 4: 8, 99: 8}),
+    "warmup from above": (s.warmup(4, 1, start=3), {0: 3, 2: 2, 3: 1.5, 4: 1}),
+    "warmup of a step": (s.warmup(1, s.linear(8, 0, 8)), {0: 8, 1: 8, 2: 7}),
+    "warmup of a step from a value": (s.warmup(1, s.linear(8, 0, 8), start=3), {0: 3, 1: 8, 2: 7}),
+    "warmup of 0 steps": (s.warmup(0, s.linear(8, 0, 8)), {0: 8, 1: 7, 8: 0, 9: 0}),
+    "warmup of 0 steps from a value": (s.warmup(0, 8, start=3), {0: 8, 9: 8}),
+    "warmup_stable_decay": (
+        s.warmup_stable_decay(8, 20, 4, 8),
+        {0: 2, 1: 4, 3: 8, 4: 8, 11: 8, 12: 8, 13: 7, 19: 1, 20: 0, 21: 0, 10**9: 0},
+    ),
+    "warmup_stable_decay from a value": (
+        s.warmup_stable_decay(8, 20, 4, 8, 4, start=4),
+        {0: 4, 1: 5, 3: 7, 4: 8, 12: 8, 14: 7, 19: 4.5, 20: 4},
+    ),
+    "warmup_stable_decay, cos": (
+        s.warmup_stable_decay(3, 20, 0, 12, 1, decay_shape="cos"),
+        {0: 3, 8: 3, 12: 2.5, 14: 2, 16: 1.5, 19: 2 - math.cos(math.pi / 12), 20: 1},
+    ),
+    "warmup_stable_decay, sqrt": (
+        s.warmup_stable_decay(4, 20, 4, 16, decay_shape="sqrt"),
+        {3: 4, 4: 4, 5: 3, 8: 2, 13: 1, 20: 0},
+    ),
+    "warmup_stable_decay, nothing stable": (s.warmup_stable_decay(4, 6, 2, 4), {0: 2, 1: 4, 2: 4, 3: 3, 5: 1, 6: 0}),
+    "warmup_stable_decay, no decay": (s.warmup_stable_decay(4, 6, 2, 0), {1: 4, 2: 4, 5: 4, 6: 0}),
+    "warmup_stable_decay, all warm-up": (s.warmup_stable_decay(4, 4, 4, 0, 1), {0: 1, 3: 4, 4: 1}),
+    "warmup_stable_decay, all decay": (s.warmup_stable_decay(4, 4, 0, 4), {0: 4, 1: 3, 3: 1, 4: 0}),
+    "joined": (
+        s.joined([s.linear(0, 8, 4), 5, s.exponential(2, gamma=0.5)], [4, 6]),
+        {0: 0, 3: 6, 4: 5, 5: 5, 6: 2, 7: 1, 16: 2 / 1024},
+    ),
+    "joined, cut short": (s.joined([s.linear(0, 8, 4), s.linear(1, 0, 2)], [1]), {0: 0, 1: 1, 2: 0.5, 3: 0}),
+    "joined, of one": (s.joined([s.linear(0, 8, 4)], []), {0: 0, 1: 2, 9: 8}),
+    "joined, within": (
+        s.joined([1, s.joined([s.linear(2, 4, 2), s.warmup(2, 9, start=7)], [2])], [3]),
+        {2: 1, 3: 2, 4: 3, 5: 7, 6: 8, 7: 9},
+    ),
+    "cyclic": (s.cyclic(1, 5, 4), {0: 1, 1: 2, 3: 4, 4: 5, 5: 4, 7: 2, 8: 1, 9: 2, 12: 5, 8 * 10**9 + 4: 5}),
+    "cyclic, slowly down": (s.cyclic(1, 3, 1, 4), {0: 1, 1: 3, 2: 2.5, 3: 2, 4: 1.5, 5: 1, 6: 3}),
+    "cyclic, down first": (s.cyclic(0.95, 0.85, 2), {0: 0.95, 1: 0.9, 2: 0.85, 3: 0.9, 4: 0.95}),
+    "cyclic, triangular2": (s.cyclic(1, 5, 2, mode="triangular2"), {2: 5, 4: 1, 6: 3, 8: 1, 10: 2, 4 * 10**6 + 2: 1}),
+    "cyclic, exp_range": (
+        s.cyclic(0, 4, 2, mode="exp_range", gamma=0.5),
+        {0: 0, 1: 1, 2: 1, 3: 0.25, 4: 0, 6: 0.0625, 10**9 + 2: 0},
+    ),
+    "cyclic, that grows beyond all": (s.cyclic(1, 5, 2, mode="exp_range", gamma=2), {0: 1, 2: 17, 4 * 10**6: 1}),
+    "ema_decay": (s.ema_decay(0.9), {0: 0.9, 10**9: 0.9}),
+    "ema_decay, warmup": (s.ema_decay(0.5, warmup=True), {0: 0.1, 1: 2 / 11, 7: 8 / 17, 8: 0.5, 9: 0.5, 10**9: 0.5}),
+    "ema_decay, start": (s.ema_decay(0.5, start=3), {0: 0, 2: 0, 3: 0.5, 4: 0.5}),
+    "ema_decay, debias": (s.ema_decay(0.5, debias=True), {0: 0, 1: 1 / 3, 2: 3 / 7, 3: 7 / 15, 100: 0.5}),
+    "ema_decay of 0, debias": (s.ema_decay(0, debias=True), {0: 0, 1: 0, 9: 0}),
+    "ema_decay, both": (
+        s.ema_decay(0.9, debias=True, warmup=True),
+        {0: 0, 1: 2 / 11 * 0.9 / (1 - 0.1 * 2 / 11), 2: 0.25 * (1 - 0.2 / 11) / (1 - 0.05 / 11), 10**9: 0.9},
+    ),
+    "ema_decay, all": (
+        s.ema_decay(0.5, debias=True, warmup=True, start=2),
+        {0: 0, 1: 0, 2: 0, 3: 2 / 11 * 0.9 / (1 - 0.1 * 2 / 11), 10**9: 0.5},
+    ),
+    "ema_decay of a schedule": (s.ema_decay(s.linear(0, 0.8, 8), start=3), {0: 0, 3: 0, 5: 0.2, 11: 0.8, 99: 0.8}),
     "one_cycle lr": (
         s.one_cycle(0.5, 20).lr,
         {0: 0.02, 5: 0.5, 12: (0.5 + 0.02e-4) / 2, 19: 0.02e-4, 20: 0.02e-4, 10**9: 0.02e-4},
@@ -87,7 +156,7 @@ def test_first_last_and_past_the_end(name: str) -> None:
         assert type(schedule(t)) is float
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear", "polynomial", "one_cycle lr"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "polynomial", "one_cycle lr", "warmup_stable_decay"])
 def test_the_end_is_reached_to_the_bit(name: str) -> None:
     schedule, expected = VALUES[name]
     assert schedule(10**9) == schedule(10**6) == list(expected.values())[-1]
@@ -129,7 +198,29 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no boundaries": (lambda: s.piecewise(5, [1, 2]), "boundaries of piecewise is 5: expected a list"),
     "values": (lambda: s.piecewise([5], [1]), "values of piecewise has 1 items for 1 boundaries: expected one more"),
     "a value": (lambda: s.piecewise([5], [1, math.nan]), r"values\[1\] of piecewise is nan"),
-    "warmup steps": (lambda: s.warmup(0, 1), "steps of warmup is 0"),
+    "warmup steps": (lambda: s.warmup(-1, 1), "steps of warmup is -1: expected a whole number, 0 or larger"),
+    "start": (lambda: s.warmup(5, 1, start=math.nan), "start of warmup is nan: expected a finite number"),
+    "warmup_steps": (lambda: s.warmup_stable_decay(1, 10, -1, 5), "warmup_steps of warmup_stable_decay is -1"),
+    "decay_steps": (lambda: s.warmup_stable_decay(1, 10, 5, 0.5), "decay_steps of warmup_stable_decay is 0.5"),
+    "decay_shape": (lambda: s.warmup_stable_decay(1, 10, 5, 5, decay_shape="log"), "decay_shape .* 'log': .* 'sqrt'"),
+    "phases": (
+        lambda: s.warmup_stable_decay(1, 10, 5, 6),
+        "warmup_steps=5 and decay_steps=6 of warmup_stable_decay are more than steps=10",
+    ),
+    "pieces": (lambda: s.joined([1, 2], [3, 5]), "schedules of joined has 2 items for 2 boundaries: expected one more"),
+    "no pieces": (lambda: s.joined([], []), "schedules of joined has 0 items for 0 boundaries"),
+    "a piece": (lambda: s.joined([1, "cosine"], [3]), r"schedules\[1\] of joined is 'cosine'"),
+    "a piece one_cycle": (lambda: s.joined([s.one_cycle(1, 5), 1], [5]), r"schedules\[0\] of joined is one_cycle"),
+    "a piece gives None": (lambda: s.joined([1, lambda t: None], [3])(7), r"schedules\[1\]\(4\) of joined is None"),
+    "schedules": (lambda: s.joined(s.constant(1), []), "schedules of joined is constant.*: expected a list of sched"),
+    "joins": (lambda: s.joined([1, 2, 3], [5, 5]), r"boundaries of joined is \[5, 5\]: each must be larger"),
+    "a join": (lambda: s.joined([1, 2], [0]), r"boundaries\[0\] of joined is 0"),
+    "peak": (lambda: s.cyclic(0, math.inf, 5), "peak of cyclic is inf"),
+    "steps_up": (lambda: s.cyclic(0, 1, 0), "steps_up of cyclic is 0"),
+    "steps_down": (lambda: s.cyclic(0, 1, 5, 0), "steps_down of cyclic is 0"),
+    "cyclic mode": (lambda: s.cyclic(0, 1, 5, mode="min"), "mode of cyclic is 'min'.* 'exp_range'"),
+    "gamma for nothing": (lambda: s.cyclic(0, 1, 5, gamma=0.9), "cyclic with mode='triangular' takes no gamma="),
+    "no gamma": (lambda: s.cyclic(0, 1, 5, mode="exp_range"), "cyclic with mode='exp_range' needs gamma="),
     "then": (lambda: s.warmup(5, "cosine"), "then of warmup is 'cosine'"),
     "then None": (lambda: s.warmup(5, None), "then of warmup is None"),
     "then one_cycle": (lambda: s.warmup(5, s.one_cycle(1, 5)), r"then of warmup is one_cycle\(v_max=1.0, steps=5\)"),
@@ -140,11 +231,22 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "base_momentum": (lambda: s.one_cycle(1, 10, base_momentum=1), "base_momentum of one_cycle is 1.0"),
     "div_factor": (lambda: s.one_cycle(1, 10, div_factor=0), "div_factor of one_cycle is 0.0"),
     "three_phase": (lambda: s.one_cycle(1, 10, three_phase=1), "three_phase of one_cycle is 1: expected True or False"),
+    "decay": (lambda: s.ema_decay(1.0), r"decay of ema_decay is 1.0: expected a number in \[0, 1\)"),
+    "decay text": (lambda: s.ema_decay("0.9"), "decay of ema_decay is '0.9'"),
+    "decay gives None": (lambda: s.ema_decay(lambda t: None)(2), r"decay\(2\) of ema_decay is None"),
+    "debias": (lambda: s.ema_decay(0.9, debias=1), "debias of ema_decay is 1: expected True or False"),
+    "ema warmup": (lambda: s.ema_decay(0.9, warmup=10), "warmup of ema_decay is 10: expected True or False"),
+    "ema start": (lambda: s.ema_decay(0.9, start=-1), "start of ema_decay is -1: expected a whole number, 0 or larger"),
+    "debias of what": (
+        lambda: s.ema_decay(s.constant(0.9), debias=True),
+        r"decay of ema_decay is constant\(v=0.9\): with debias=True expected a number",
+    ),
     "factor": (lambda: s.ReduceOnPlateau(1, factor=1), "factor of ReduceOnPlateau is 1.0"),
     "patience": (lambda: s.ReduceOnPlateau(1, patience=-1), "patience of ReduceOnPlateau is -1: .* 0 or larger"),
     "cooldown": (lambda: s.ReduceOnPlateau(1, cooldown=0.5), "cooldown of ReduceOnPlateau is 0.5"),
     "mode": (lambda: s.ReduceOnPlateau(1, mode="lower"), "mode of ReduceOnPlateau is 'lower'"),
     "threshold": (lambda: s.ReduceOnPlateau(1, threshold=-1), "threshold of ReduceOnPlateau is -1.0"),
+    "threshold_mode": (lambda: s.ReduceOnPlateau(1, threshold_mode="relative"), "threshold_mode .* 'rel_torch'"),
     "metric": (lambda: s.ReduceOnPlateau(1).update("0.1"), "metric is '0.1'"),
     "scale_lr": (lambda: s.scale_lr(0, 64, 32), "lr is 0.0"),
     "batch_size": (lambda: s.scale_lr(0.1, 0, 32), "batch_size is 0"),
@@ -185,6 +287,9 @@ def test_schedules_are_values(name: str) -> None:
 def test_repr_shows_what_was_given() -> None:
     assert repr(s.cosine(0.1, 50)) == "cosine(v=0.1, steps=50)"
     assert repr(s.warmup(5, s.exponential(1, gamma=0.5))) == "warmup(steps=5, then=exponential(v=1.0, gamma=0.5))"
+    assert repr(s.joined([0.1, s.constant(2)], [3])) == (
+        "joined(schedules=(constant(v=0.1), constant(v=2.0)), boundaries=(3,))"
+    )
     assert repr(s.one_cycle(0.1, 50, 0.5).lr) == "one_cycle(v_max=0.1, steps=50, pct_start=0.5).lr"
     assert "lr=cosine(v=0.1, steps=50)" in repr(fastopt.SGD([np.ones(1)], lr=s.cosine(0.1, 50)))
 
@@ -216,7 +321,16 @@ class Own(s.cosine):
 
 
 @pytest.mark.parametrize(
-    "own", [lambda t: 0.1, s.warmup(5, lambda t: 0.1), Own(1, 5), math.sqrt, 0.1, s.one_cycle(1, 5)]
+    "own",
+    [
+        lambda t: 0.1,
+        s.warmup(5, lambda t: 0.1),
+        s.joined([1, lambda t: 0.1], [5]),
+        Own(1, 5),
+        math.sqrt,
+        0.1,
+        s.one_cycle(1, 5),
+    ],
 )
 def test_own_callables_have_no_config(own: Any) -> None:
     with pytest.raises(TypeError, match=r"not one of fastopt\.schedules"):
@@ -251,6 +365,12 @@ BAD_CONFIGS = [
     {"name": None, "arguments": {}},
     {"name": "warmup", "arguments": {"steps": 5, "then": {"name": "unknown", "arguments": {}}}},
     {"name": "warmup", "arguments": {"steps": 5, "then": math.sqrt}},
+    {"name": "joined", "arguments": {"schedules": [0.1, math.sqrt], "boundaries": [5]}},
+    {"name": "joined", "arguments": {"schedules": [0.1, {"name": "unknown", "arguments": {}}], "boundaries": [5]}},
+    {"name": "joined", "arguments": {"schedules": [0.1, [math.sqrt]], "boundaries": [5]}},
+    {"name": "joined", "arguments": {"schedules": [0.1, 0.2], "boundaries": [5, 6]}},
+    {"name": "piecewise", "arguments": {"values": [0.1, {}], "boundaries": [5]}},
+    {"name": "warmup_stable_decay", "arguments": {"v": 0.1, "steps": 5, "warmup_steps": 3, "decay_steps": 3}},
     {"name": "ReduceOnPlateau", "arguments": {"v": 0.1}},
     {"name": "ReduceOnPlateau", "arguments": {**PLATEAU, "best": math.nan}},
     {"name": "ReduceOnPlateau", "arguments": {**PLATEAU, "cooldown_left": -1}},
@@ -269,6 +389,51 @@ def test_nested_warmups() -> None:
     assert s.to_config(s.from_config(deep(20))) == deep(20)
 
 
+def test_a_joined_config_holds_those_of_its_pieces() -> None:
+    assert s.to_config(s.joined([s.warmup(5, 0.1, start=0), 0.01], [50])) == {
+        "name": "joined",
+        "arguments": {
+            "schedules": [
+                {
+                    "name": "warmup",
+                    "arguments": {"steps": 5, "then": {"name": "constant", "arguments": {"v": 0.1}}, "start": 0.0},
+                },
+                {"name": "constant", "arguments": {"v": 0.01}},
+            ],
+            "boundaries": [50],
+        },
+    }
+
+
+def test_a_plateau_inside_a_joined_stays_the_users_own() -> None:
+    rng = np.random.default_rng(0)
+    grads = [[rng.standard_normal(3)] for _ in range(9)]
+
+    def run(first: Any, second: Any) -> fastopt.SGD:
+        return fastopt.SGD([np.ones(3)], lr=s.joined([first, s.warmup(2, second)], [3]))
+
+    plateaus = [s.ReduceOnPlateau(v, 0.5, patience=0) for v in (0.5, 0.25)]
+    straight = run(*plateaus)
+    for g in grads[:5]:
+        straight.step(g)
+        plateaus[0].update(1.0)
+    assert plateaus[0].value < plateaus[1].value
+    mine = [s.ReduceOnPlateau(9.0), s.ReduceOnPlateau(8.0)]
+    resumed = run(*mine)
+    resumed.load_state_dict(straight.state_dict())
+    resumed._engine.plan.params[0][:] = straight._engine.plan.params[0]
+    assert [plateau.state_dict() for plateau in mine] == [plateau.state_dict() for plateau in plateaus]
+    assert resumed.lr.schedules[0] is mine[0]  # type: ignore[union-attr]
+    for g in grads[5:]:
+        for plateau in (plateaus[1], mine[1]):
+            plateau.update(1.0)
+        straight.step(g)
+        resumed.step(g)
+    assert_same_bits(straight, resumed)
+    with pytest.raises(ValueError, match="lr, lr followed a ReduceOnPlateau"):
+        fastopt.SGD([np.ones(3)], lr=0.1).load_state_dict(straight.state_dict())
+
+
 # ReduceOnPlateau, beside what PyTorch's is compared with
 
 
@@ -278,6 +443,38 @@ def test_a_metric_that_is_not_finite_is_no_improvement(mode: str, bad: float) ->
     plateau = s.ReduceOnPlateau(1, 0.5, 1, mode=mode)
     assert [plateau.update(x) for x in (bad, bad, 3.0, bad, bad)] == [1, 0.5, 0.5, 0.5, 0.25]
     assert plateau.best == 3.0
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("level", [1.0, -1.0, 0.0, -0.0, 1e300, -1e300, 5e-324, -5e-324])
+def test_a_flat_metric_is_a_plateau_whatever_its_sign(mode: str, level: float) -> None:
+    plateau = s.ReduceOnPlateau(1.0, 0.5, patience=2, mode=mode)
+    assert [plateau.update(level) for _ in range(8)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert plateau.best == level
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold", [0.0, 1e-4, 0.25, 0.5, 1.0, 3.0])
+def test_the_relative_margin_is_of_the_size_of_the_best(mode: str, threshold: float) -> None:
+    sign = 1 if mode == "max" else -1
+    for best in (-8.0, -0.5, 0.0, 0.5, 8.0):
+        just = best + sign * threshold * abs(best)
+        for x, improves in [
+            (math.nextafter(just, -sign * math.inf), False),
+            (just, False),
+            (just + sign * 2e-15 * (1 + threshold) * (abs(best) or 1), True),
+        ]:
+            plateau = s.ReduceOnPlateau(1.0, mode=mode, threshold=threshold)
+            plateau.update(best)
+            plateau.update(x)
+            assert plateau.best == (x if improves else best)
+
+
+def test_torchs_relative_margin_moves_the_best_of_negative_metrics_the_wrong_way() -> None:
+    plateau = s.ReduceOnPlateau(1.0, 0.5, patience=2, threshold_mode="rel_torch")
+    assert [plateau.update(-1 + 1e-5 * i) for i in range(8)] == [1.0] * 8
+    assert plateau.best is not None
+    assert plateau.best > -1
 
 
 def test_plateau_state() -> None:
@@ -396,6 +593,36 @@ def test_plot_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         s.plot(s.constant(1), 5)
+
+
+@pytest.mark.parametrize("start", [None, 0.0, 0.3])
+@pytest.mark.parametrize(("steps", "warm", "decay"), [(30, 5, 10), (30, 0, 30), (30, 30, 0), (30, 1, 1), (1, 0, 1)])
+def test_warmup_stable_decay_is_its_pieces_joined(start: Any, steps: int, warm: int, decay: int) -> None:
+    """To the bit, at every step, beyond the end too."""
+    whole = s.warmup_stable_decay(0.1, steps, warm, decay, 0.01, start=start)
+    tail = s.linear(0.1, 0.01, decay or 1)
+    parts = [(warm, s.warmup(warm, 0.1, start=start)), (steps - warm - decay, 0.1), (decay, tail)]
+    parts = [(length, part) for length, part in parts if length]
+    ends = np.cumsum([length for length, _ in parts])
+    pieces = s.joined([*(part for _, part in parts), 0.01], ends)
+    assert [whole(t) for t in range(2 * steps)] == [pieces(t) for t in range(2 * steps)]
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.1, 0.5, 10 / 19, 0.9, 0.999])
+def test_a_debiased_decay_takes_nothing_from_before(decay: float, warmup: bool) -> None:
+    """The same weights as of an average that begins at 0, divided by their sum: over exact fractions."""
+    debiased = s.ema_decay(decay, debias=True, warmup=warmup)
+    plain = s.ema_decay(decay, warmup=warmup)
+    weights: list[Fraction] = []
+    product = Fraction(1)
+    for t in range(40):
+        d = Fraction(plain(t))
+        weights = [*(d * w for w in weights), 1 - d]
+        product *= d
+        assert sum(weights) == 1 - product
+        # The newest weighs 1 minus the decay.
+        assert debiased(t) == pytest.approx(float(1 - weights[-1] / sum(weights)), rel=1e-11, abs=1e-12)
 
 
 def test_a_warmup_checks_what_follows_it() -> None:
