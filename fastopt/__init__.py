@@ -21,7 +21,23 @@ from fastopt.core._core import subnormals
 from fastopt.core.machine import Info, choose, info, set_num_threads
 from fastopt.engine.engine import Report
 from fastopt.minimization import LBFGS, LBFGSReport, Minimum, line_search, minimize
-from fastopt.optimizers import LAMB, SGD, Adafactor, Adagrad, Adam, AdamW, Lion, NAdam, Prodigy, RMSprop
+from fastopt.optimizers import (
+    ASGD,
+    LAMB,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Lion,
+    NAdam,
+    Prodigy,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
 from fastopt.optimizers.base import Optimizer
 from fastopt.training import init
 from fastopt.training import scaling_laws as scaling
@@ -40,15 +56,18 @@ for _name, _module in (
     _sys.modules[f"{__name__}.{_name}"] = _sys.modules[f"{__name__}.{_module}"]
 
 __all__ = [
+    "ASGD",
     "EMA",
     "LAMB",
     "LBFGS",
     "SAM",
     "SGD",
+    "Adadelta",
     "Adafactor",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "EarlyStopping",
     "GradcheckReport",
     "Info",
@@ -60,8 +79,10 @@ __all__ = [
     "NonFiniteError",
     "Optimizer",
     "Prodigy",
+    "RAdam",
     "RMSprop",
     "Report",
+    "Rprop",
     "RunningMean",
     "arena",
     "batches",

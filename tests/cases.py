@@ -35,6 +35,8 @@ SGD, Adagrad, RMSprop = fastopt.SGD, fastopt.Adagrad, fastopt.RMSprop
 Adam, AdamW, NAdam = fastopt.Adam, fastopt.AdamW, fastopt.NAdam
 Lion, LAMB, Adafactor, Prodigy = fastopt.Lion, fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy
 
+Adadelta, Adamax, RAdam, Rprop, ASGD = fastopt.Adadelta, fastopt.Adamax, fastopt.RAdam, fastopt.Rprop, fastopt.ASGD
+
 RULES = [
     Case("sgd", SGD, {"lr": 0.1}, plain=True),
     Case("momentum", SGD, {"lr": 0.1, "momentum": 0.9}, plain=True),
@@ -62,6 +64,13 @@ RULES = [
     Case("nadam", NAdam, {}, plain=True),
     Case("nadam-schedule", NAdam, {"lr": halving, "momentum_decay": 0.004}),
     Case("nadam-schedule-0", NAdam, {"momentum_decay": 0}),
+    Case("adadelta", Adadelta, {}, plain=True),
+    Case("adamax", Adamax, {}, plain=True),
+    Case("adamax-eps-outside", Adamax, {"lr": halving, "eps_outside": True, "eps": 1e-3}),
+    Case("radam", RAdam, {}, plain=True),
+    Case("radam-optax", RAdam, {"lr": halving, "betas": (0.9, 0.9), "eps_hat": False, "nesterov": True}),
+    Case("rprop", Rprop, {}, plain=True),
+    Case("asgd", ASGD, {"lr": halving, "lambd": 0.1, "t0": 1.0}, plain=True),
     Case("lion", Lion, {}, plain=True),
     Case("lion-decay", Lion, {"lr": halving, "betas": (0.9, 0.9), "weight_decay": 0.1}),
     Case("lamb", LAMB, {}, plain=True),

@@ -53,42 +53,53 @@
     }
 
 /* Plain rules, with what comes right before them done on each line, in the cache and from memory. */
-#define ON_LINE(rule, count, p, g, ...) rule(count, p, line, __VA_ARGS__)
+#define ON_LINE(rule, count, p, g, ...) rule(count, p, line_, __VA_ARGS__)
 #define APPLY(macro, ...) macro(__VA_ARGS__)
 #define MAKE_LINE(name) \
-    INLINE void JOIN(name##_line, REAL, ISA)(ptrdiff_t n, const real scale, const real keep \
+    INLINE void JOIN(name##_line, REAL, ISA)(ptrdiff_t n, const real scale_, const real keep_ \
                                              FO_##name(IN_PARAMETER, IO_PARAMETER, COEF_PARAMETER)) \
     { \
-        real line[LINE]; \
+        real line_[LINE]; \
         EACH(i) { \
-            line[i] = scale * g[i]; \
-            p[i] = keep * p[i]; \
+            line_[i] = scale_ * g[i]; \
+            p[i] = keep_ * p[i]; \
         } \
         APPLY(ON_LINE, FN(name), n FO_##name(PASS, PASS, PASS)); \
     }
 #define LAST_OF_LINE(name, part) \
     if (n >= (part)) { \
         enum { PART = part }; \
-        JOIN(name##_line, REAL, ISA)(PART, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+        JOIN(name##_line, REAL, ISA)(PART, scale_, keep_ FO_##name(PASS, PASS, PASS)); \
         FO_##name(BUFFER_PART, BUFFER_PART, NOTHING_AHEAD) \
         n -= PART; \
     }
-#define MAKE_FUSED_FORM(name, form, ASK) \
-    static TARGET void JOIN(name##_##form, REAL, ISA)(ptrdiff_t n, void *const *buf, const double *coef, double scale, \
-                                                      double keep) \
+#define IN_LAST(x) , const real *x
+#define IO_LAST(x) , real *x
+#define MAKE_LAST(name) \
+    static TARGET void JOIN(name##_last, REAL, ISA)(ptrdiff_t n, const real scale_, const real keep_ \
+                                                    FO_##name(IN_LAST, IO_LAST, COEF_PARAMETER)) \
     { \
+        LAST_OF_LINE(name, LINE / 2) \
+        LAST_OF_LINE(name, LINE / 4) \
+        JOIN(name##_line, REAL, ISA)(n, scale_, keep_ FO_##name(PASS, PASS, PASS)); \
+    }
+#define MAKE_FUSED_FORM(name, form, ASK) \
+    static TARGET void JOIN(name##_##form, REAL, ISA)(ptrdiff_t n, void *const *buf, const double *coef, double scale_in, \
+                                                      double keep_in) \
+    { \
+        const real scale_ = (real)scale_in, keep_ = (real)keep_in; \
         FO_##name(IN_UNPACK, IO_UNPACK, COEF_UNPACK) \
         for (; n >= LINE; n -= LINE) { \
             FO_##name(ASK, ASK, NOTHING_AHEAD) \
-            JOIN(name##_line, REAL, ISA)(LINE, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+            JOIN(name##_line, REAL, ISA)(LINE, scale_, keep_ FO_##name(PASS, PASS, PASS)); \
             FO_##name(BUFFER_ADVANCE, BUFFER_ADVANCE, NOTHING_AHEAD) \
         } \
-        LAST_OF_LINE(name, LINE / 2) \
-        LAST_OF_LINE(name, LINE / 4) \
-        JOIN(name##_line, REAL, ISA)(n, (real)scale, (real)keep FO_##name(PASS, PASS, PASS)); \
+        if (n) \
+            JOIN(name##_last, REAL, ISA)(n, scale_, keep_ FO_##name(PASS, PASS, PASS)); \
     }
 #define MAKE_FUSED(name) \
-    MAKE_LINE(name) MAKE_FUSED_FORM(name, fused, NOTHING_AHEAD) MAKE_FUSED_FORM(name, fused_ahead, BUFFER_AHEAD)
+    MAKE_LINE(name) MAKE_LAST(name) MAKE_FUSED_FORM(name, fused, NOTHING_AHEAD) \
+    MAKE_FUSED_FORM(name, fused_ahead, BUFFER_AHEAD)
 #define FUSED_SLOT(name) [fo_k_##name] = JOIN(name##_fused, REAL, ISA),
 #define FUSED_AHEAD_SLOT(name) [fo_k_##name] = JOIN(name##_fused_ahead, REAL, ISA),
 #define AHEAD_SLOT(name) [fo_k_##name] = JOIN(name##_ahead, REAL, ISA),
@@ -153,6 +164,9 @@ static const fo_functions JOIN(table, REAL, ISA) = SLOTS;
 #undef FUSED_SLOT
 #undef MAKE_FUSED
 #undef MAKE_FUSED_FORM
+#undef MAKE_LAST
+#undef IO_LAST
+#undef IN_LAST
 #undef LAST_OF_LINE
 #undef MAKE_LINE
 #undef APPLY

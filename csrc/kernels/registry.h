@@ -49,6 +49,12 @@
     IO(p) IN(g) IO(m) IO(v) \
     COEF(beta1) COEF(gain1) COEF(beta2) COEF(gain2) COEF(unbias) COEF(eps) COEF(step_m) COEF(step_g)
 
+#define FO_adamax(IN, IO, COEF) \
+    IO(p) IN(g) IO(m) IO(u) COEF(beta1) COEF(gain1) COEF(beta2) COEF(eps_in) COEF(eps_out) COEF(step)
+#define FO_adadelta(IN, IO, COEF) IO(p) IN(g) IO(v) IO(u) COEF(rho) COEF(gain) COEF(eps) COEF(step)
+#define FO_rprop(IN, IO, COEF) \
+    IO(p) IN(g) IO(prev) IO(size) COEF(one) COEF(minus) COEF(plus) COEF(low) COEF(high)
+#define FO_asgd(IN, IO, COEF) IO(p) IN(g) IO(ax) COEF(keep) COEF(step) COEF(decay) COEF(gain)
 #define FO_sign_momentum(IN, IO, COEF) \
     IO(p) IN(g) IO(m) COEF(mix_m) COEF(mix_g) COEF(beta) COEF(gain) COEF(step)
 
@@ -75,7 +81,8 @@
 /* Rules of one walk: their buffers begin with IO(p) IN(g), so that what comes before them can be done within their loop. */
 #define FO_PLAIN_RULES(X) \
     X(sgd) X(momentum) X(nesterov) X(adagrad) X(rmsprop) X(rmsprop_momentum) \
-    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam) X(sign_momentum)
+    X(rmsprop_centered) X(rmsprop_centered_momentum) X(adam) X(amsgrad) X(nadam) X(adamax) \
+    X(adadelta) X(rprop) X(asgd) X(sign_momentum)
 #define FO_RULES_OF_PASSES(X) \
     X(lamb_moments) X(lamb) X(adafactor_scaled) X(adafactor) X(adafactor_momentum) X(adafactor_unfactored_moment) \
     X(adafactor_unfactored) X(adafactor_unfactored_momentum) X(prodigy_moments) X(prodigy)

@@ -1,14 +1,35 @@
-"""The optimizers, a module per family. To read in order: sgd, adagrad, rmsprop, adam, nadam, lion, lamb, adafactor,
-prodigy."""
+"""The optimizers, a module per family. To read in order: sgd, asgd, adagrad, adadelta, rmsprop, rprop, adam, adamax,
+nadam, radam, lion, lamb, adafactor, prodigy."""
 
+from fastopt.optimizers.adadelta import Adadelta
 from fastopt.optimizers.adafactor import Adafactor
 from fastopt.optimizers.adagrad import Adagrad
 from fastopt.optimizers.adam import Adam, AdamW
+from fastopt.optimizers.adamax import Adamax
+from fastopt.optimizers.asgd import ASGD
 from fastopt.optimizers.lamb import LAMB
 from fastopt.optimizers.lion import Lion
 from fastopt.optimizers.nadam import NAdam
 from fastopt.optimizers.prodigy import Prodigy
+from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSprop
+from fastopt.optimizers.rprop import Rprop
 from fastopt.optimizers.sgd import SGD
 
-__all__ = ["LAMB", "SGD", "Adafactor", "Adagrad", "Adam", "AdamW", "Lion", "NAdam", "Prodigy", "RMSprop"]
+__all__ = [
+    "ASGD",
+    "LAMB",
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "Prodigy",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]

@@ -6,6 +6,7 @@ coefficients after them, in the order of csrc/kernels/registry.h; coefficients a
 casts once to the arrays' type. These functions are for reading and for comparing; they check nothing.
 """
 
+from fastopt.reference.adadelta import adadelta
 from fastopt.reference.adafactor import (
     adafactor,
     adafactor_factors,
@@ -16,7 +17,8 @@ from fastopt.reference.adafactor import (
     adafactor_unfactored_momentum,
 )
 from fastopt.reference.adagrad import adagrad
-from fastopt.reference.adam import adam, amsgrad, nadam
+from fastopt.reference.adam import adam, adamax, amsgrad, nadam
+from fastopt.reference.asgd import asgd
 from fastopt.reference.factor import Factor, factor_between, load
 from fastopt.reference.lamb import lamb, lamb_moments
 from fastopt.reference.lion import sign_momentum
@@ -35,6 +37,7 @@ from fastopt.reference.reductions import (
     sum_squares,
 )
 from fastopt.reference.rmsprop import rmsprop, rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum
+from fastopt.reference.rprop import rprop
 from fastopt.reference.scalars import adafactor_step, prodigy_begin, prodigy_estimate, trust
 from fastopt.reference.sgd import momentum, nesterov, sgd
 from fastopt.reference.stages import (
@@ -54,11 +57,11 @@ from fastopt.reference.vectors import axpby, dot
 
 __all__ = [
     "CHUNK", "LANES", "Array", "Factor",
-    "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
+    "adadelta", "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
     "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
-    "add_blocks", "amsgrad", "average", "axpby", "blocks", "clamp", "decay", "dot", "dot_difference",
-    "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "max_abs", "mean", "momentum", "nadam",
-    "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy", "prodigy_begin", "prodigy_estimate",
-    "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum", "rmsprop_momentum",
-    "scale", "sgd", "sign", "sign_momentum", "sum_abs", "sum_squares", "trust",
+    "adamax", "add_blocks", "amsgrad", "asgd", "average", "axpby", "blocks", "clamp", "decay", "dot",
+    "dot_difference", "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "max_abs", "mean",
+    "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy", "prodigy_begin",
+    "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum",
+    "rmsprop_momentum", "rprop", "scale", "sgd", "sign", "sign_momentum", "sum_abs", "sum_squares", "trust",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Twins of csrc/kernels/rules/adam.h: Adam, AMSGrad and NAdam."""
+"""Twins of csrc/kernels/rules/adam.h: Adam, AMSGrad, NAdam and Adamax."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def nadam(
     m[...] = beta1 * m + gain1 * g
     v[...] = beta2 * v + gain2 * (g * g)
     p[...] = p - (step_m * m + step_g * g) / (np.sqrt(v) * unbias + eps)
+
+
+def adamax(
+    p: Array, g: Array, m: Array, u: Array, beta1: float, gain1: float, beta2: float, eps_in: float, eps_out: float,
+    step: float,
+) -> None:  # fmt: skip
+    m[...] = beta1 * m + gain1 * g
+    size = np.where(g < 0, -g, g) + eps_in
+    before = beta2 * u
+    u[...] = np.where(size != size, size, np.where(size > before, size, before))
+    p[...] = p - step * (m / (u + eps_out))

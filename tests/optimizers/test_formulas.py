@@ -616,3 +616,109 @@ def test_lamb(limits: tuple[float, float]) -> None:
         ratio = np.clip(np.linalg.norm(p) / np.linalg.norm(u), *limits)
         p = p - wavering(t - 1) * ratio * u
         np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_adadelta() -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.Adadelta([opt_p], wavering, rho=0.7, eps=0.01)
+    v, u = np.zeros(SIZE), np.zeros(SIZE)
+    for t, g in enumerate(gradients()):
+        opt.step([g])
+        v = 0.7 * v + 0.3 * g**2
+        d = np.sqrt((u + 0.01) / (v + 0.01)) * g
+        u = 0.7 * u + 0.3 * d**2
+        p = p - wavering(t) * d
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_adamax(outside: bool) -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.Adamax([opt_p], wavering, betas=(0.6, 0.8), eps=0.01, eps_outside=outside)
+    m, u = np.zeros(SIZE), np.zeros(SIZE)
+    for t, g in enumerate(gradients(), 1):
+        opt.step([g])
+        m = 0.6 * m + 0.4 * g
+        u = np.maximum(0.8 * u, np.abs(g) + (0 if outside else 0.01))
+        p = p - wavering(t - 1) * m / (1 - 0.6**t) / (u + (0.01 if outside else 0))
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("eps_hat", [False, True])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("beta2", [0.9, 0.5])
+def test_radam(beta2: float, nesterov: bool, eps_hat: bool) -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.RAdam([opt_p], wavering, betas=(0.6, beta2), eps=0.01, eps_hat=eps_hat, nesterov=nesterov)
+    m, v, rectified = np.zeros(SIZE), np.zeros(SIZE), 0
+    top = 2 / (1 - beta2) - 1
+    for t, g in enumerate(gradients(), 1):
+        opt.step([g])
+        m, v = 0.6 * m + 0.4 * g, beta2 * v + (1 - beta2) * g**2
+        n = top - 2 * t * beta2**t / (1 - beta2**t)
+        mean = m / (1 - 0.6**t)
+        if nesterov:
+            mean = 0.6 * m / (1 - 0.6 ** (t + 1)) + 0.4 * g / (1 - 0.6**t)
+        u = mean
+        if n > 5:
+            root = math.sqrt(1 - beta2**t)
+            u = mean * math.sqrt((n - 4) * (n - 2) * top / ((top - 4) * (top - 2) * n))
+            u = u * root / (np.sqrt(v) + 0.01) if eps_hat else u / (np.sqrt(v) / root + 0.01)
+            rectified += 1
+        p = p - wavering(t - 1) * u
+        np.testing.assert_allclose(opt_p, p, rtol=1e-11, atol=1e-11)
+    assert rectified == (STEPS - 5 if beta2 == 0.9 else 0)
+
+
+def test_rprop() -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.Rprop([opt_p], 0.1, etas=(0.5, 1.5), step_sizes=(0.04, 0.3))
+    size, before, rested = np.full(SIZE, 0.1), np.zeros(SIZE), 0
+    for g in gradients():
+        opt.step([g])
+        turned = g * before < 0
+        factor = np.where(turned, 0.5, np.where(g * before > 0, 1.5, 1))
+        size = np.clip(size * factor, 0.04, 0.3)
+        before = np.where(turned, 0, g)
+        rested += int(turned.sum())
+        p = p - size * np.sign(before)
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+    assert rested > STEPS
+
+
+def test_asgd() -> None:
+    p, opt_p = start(), start()
+    opt = fastopt.ASGD([opt_p], wavering, lambd=0.1, alpha=0.6, t0=3.0)
+    ax, lr = np.zeros(SIZE), wavering(0)
+    for t, g in enumerate(gradients(), 1):
+        opt.step([g])
+        eta = lr / (1 + 0.1 * lr * (t - 1)) ** 0.6
+        p = (1 - 0.1 * eta) * p - eta * g
+        mu = 1 / max(1, t - 4)
+        ax = (1 - mu) * ax + mu * p
+        lr = wavering(t - 1)
+        np.testing.assert_allclose(opt_p, p, rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_allclose(opt.state["0"]["ax"], ax, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_rprop_s_lr_is_no_schedule() -> None:
+    with pytest.raises(ValueError, match="lr of Rprop is where its step sizes start"):
+        fastopt.Rprop([np.ones(2)], wavering)
+    opt = fastopt.Rprop([np.ones(2)])
+    with pytest.raises(ValueError, match="no schedule"):
+        opt.lr = wavering
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: fastopt.Rprop(p, etas=(0.5, 0.9)), r"etas is \(0.5, 0.9\): expected 0 < shrinking factor < 1"),
+        (lambda p: fastopt.Rprop(p, step_sizes=(1.0, 0.1)), "step_sizes is"),
+        (lambda p: fastopt.RAdam(p, threshold=3), "threshold is 3.0: expected a number, 4 or larger"),
+        (lambda p: fastopt.Adadelta(p, eps=0), "eps is 0.0: expected a finite number larger than 0"),
+        (lambda p: fastopt.ASGD(p, t0=math.nan), "t0 is nan"),
+    ],
+)
+def test_what_these_rules_refuse(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make([np.ones(2)])

@@ -130,6 +130,25 @@ PAIRS = [
         {"momentum_decay": 0.004, "decoupled_decay": 0.4},
         {"weight_decay": 0.4, "decoupled_weight_decay": True},
     ),
+    Pair("adadelta", "Adadelta", {}, {}),
+    Pair(
+        "adadelta-l2", "Adadelta", {"rho": 0.7, "eps": 1e-3, "l2": 0.3}, {"rho": 0.7, "eps": 1e-3, "weight_decay": 0.3}
+    ),
+    Pair("adamax", "Adamax", {}, {}),
+    Pair(
+        "adamax-l2",
+        "Adamax",
+        {"betas": (0.7, 0.8), "eps": 0.1, "l2": 0.3},
+        {"betas": (0.7, 0.8), "eps": 0.1, "weight_decay": 0.3},
+    ),
+    Pair("radam", "RAdam", {}, {}),
+    Pair("radam-betas", "RAdam", *[{"betas": (0.7, 0.9), "eps": 0.1}] * 2),
+    Pair("radam-never", "RAdam", *[{"betas": (0.7, 0.5)}] * 2),
+    Pair("radam-l2", "RAdam", {"l2": 0.3}, {"weight_decay": 0.3}),
+    Pair("radam-decoupled", "RAdam", {"decoupled_decay": 0.3}, {"weight_decay": 0.3, "decoupled_weight_decay": True}),
+    Pair("asgd", "ASGD", {}, {}),
+    Pair("asgd-averaging", "ASGD", *[{"lambd": 0.1, "alpha": 0.6, "t0": 3.0}] * 2),
+    Pair("asgd-l2", "ASGD", {"l2": 0.3, "lambd": 0.1}, {"weight_decay": 0.3, "lambd": 0.1}),
 ]
 
 
@@ -148,7 +167,34 @@ def test_rule(pair: Pair, dtype: Any, maximize: bool) -> None:
         grads,
         {"lr": wavering},
     )
-    assert_same_path(ours, theirs, dtype)
+    # RAdam's n subtracts numbers near 2/(1 - beta2), in both.
+    loose = pair.rule == "RAdam" and dtype == np.float64
+    assert_same_path(ours, theirs, dtype, 1e-11 if loose else None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rprop(dtype: Any) -> None:
+    """lr counts at a tensor's first step alone. Some gradients turn, rest, and are 0; sizes reach both limits."""
+    start, grads = weights(dtype), gradients(dtype, missing=True)
+    turned = 0
+
+    def first_only(t: int) -> float:
+        return wavering(0) if t < 4 else 7.0
+
+    for options in ({}, {"etas": (0.3, 1.7), "step_sizes": (0.08, 0.15)}):
+        params = copied(start)
+        opt = fastopt.Rprop(params, wavering(0), **options)
+        ours = []
+        for g in grads:
+            opt.step(g)
+            turned += sum(int((s["prev"] == 0).sum()) for s in opt.state.values())
+            ours.append(copied(params))
+        theirs = torch_walk(lambda tensors: torch.optim.Rprop(tensors, **options), start, grads, {"lr": first_only})  # noqa: B023
+        assert_same_path(ours, theirs, dtype)
+        sizes = np.concatenate([s["size"].ravel() for s in opt.state.values()])
+        if options:
+            assert {np.float32(0.08), np.float32(0.15)} <= set(sizes.astype(np.float32))
+    assert turned > 100
 
 
 @pytest.mark.parametrize("implementation", ["foreach", "fused"])

@@ -29,7 +29,7 @@ class Source(NamedTuple):
     exchanged: tuple[list[str], ...] = ()
 
 
-FAMILIES = "sgd", "adagrad", "rmsprop", "adam", "lion", "lamb", "adafactor", "prodigy"
+FAMILIES = "sgd", "adagrad", "rmsprop", "adam", "adadelta", "rprop", "asgd", "lion", "lamb", "adafactor", "prodigy"
 ATTACK = "tests/base/test_memory.py::test_between_guard_pages[tests.hostile.{}-baseline]"
 STEP_TESTS = [
     "tests/core/test_bits.py",
