@@ -175,7 +175,7 @@ def softmax_cross_entropy(
     if probabilities is not None:
         others = scale * e - times * probabilities
         own = times * below.astype(real)[:, None] - scale * rest.astype(real)[:, None]
-        gradient[...] = np.where((rest < 1)[:, None] & ~below_1, own, others)
+        gradient[...] = np.where((rest < 1)[:, None] & (e >= 1), own, others)
         return
     at_class = e[rows, classes].astype(np.float64)
     others = np.where(at_class < 1, 1 + (rest - at_class), rest)
