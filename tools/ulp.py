@@ -1,4 +1,4 @@
-"""The worst errors of fastopt.reference_losses.exp, log1p and log, in units of the last place of the exact value.
+"""The worst errors of exp, log1p and log of fastopt.reference.losses, in units of the last place of the exact value.
 
     python tools/ulp.py [MILLIONS]
 
@@ -67,6 +67,7 @@ def main() -> None:
     report("exp, float64, -1 < x < 0", twin.exp, np.exp, doubles(rng, -(2.0**-56), -1.0, blocks))
     report("exp, float64, x > 0", twin.exp, np.exp, doubles(rng, 2.0**-56, 709.0, blocks))
     report("log1p, float64", twin.log1p, np.log1p, doubles(rng, 2.0**-70, 1.0, blocks))
+    report("log1p_any, float64, 1 < x < 8", twin.log1p_any, np.log1p, doubles(rng, 1.0, 8.0, blocks))
     report("log, float64, 1 <= x <= 2", twin.log, np.log, doubles(rng, 1.0, 2.0, blocks))
     report("log, float64, normal x", twin.log, np.log, doubles(rng, 2.0**-1022, 2.0**1023, blocks))
 

@@ -30,15 +30,16 @@
     + 0x1.249249209110dp-2) * z + 0x1.99999999a06c1p-2) * z + 0x1.5555555555535p-1)
 #endif
 
-/* exp(x) for x <= 88 (709 in double), or NaN. What is less than the smallest normal number is 0.
+/* exp(x + low) for x <= 88 (709 in double), or NaN, and a low that is the rounding error of x. What is less than the
+ * smallest normal number is 0, whatever low.
  *
  * ROUNDER pushes the fraction of x / log 2 out of the mantissa, whose last bits are then the exponent k of the result,
  * with its bias: the shift makes them 2^k. */
-INLINE real FN(exp)(real x)
+INLINE real FN(exp_sum)(real x, real low)
 {
     const real shifted = x * INVERSE_LOG2 + ROUNDER;
     const real k = shifted - ROUNDER;
-    const real r = (x - k * LOG2_HIGH) - k * LOG2_LOW;
+    const real r = (x - k * LOG2_HIGH) - (k * LOG2_LOW - low);
     const real y = 1 + (r + (r * r) * EXP_POLYNOMIAL(r));
     word bits;
     real power;
@@ -46,6 +47,18 @@ INLINE real FN(exp)(real x)
     bits <<= MANTISSA_BITS;
     memcpy(&power, &bits, sizeof power);
     return x < EXP_LOWEST ? 0 : y * power;
+}
+
+INLINE real FN(exp)(real x) { return FN(exp_sum)(x, 0); }
+
+/* exp(x - max). A rounded difference of 40 would be off by 2^-19 in float, and so would its exponential: the
+ * rounding error is found (Knuth's two-sum) and taken along. */
+INLINE real FN(exp_difference)(real x, real max)
+{
+    const real difference = x - max;
+    const real back = difference - x;
+    const real low = (x - (difference - back)) - (max + back);
+    return FN(exp_sum)(difference, low);
 }
 
 /* f - log(1 + f) for f in [0, 1] or [sqrt(1/2) - 1, sqrt(2) - 1], or NaN; from atanh(s), s = f / (2 + f). */
@@ -79,6 +92,15 @@ INLINE double FN(log)(double x)
     const double f = m - 1;
     const double y = k * LOG2_HIGH - ((FN(log_correction)(f) - k * LOG2_LOW) - f);
     return x == x ? y : x;
+}
+
+/* log(1 + f) for any f >= 0, or NaN. Above 1 it is the log of the rounded sum, and what the rounding took. */
+INLINE double FN(log1p_any)(double f)
+{
+    const double sum = 1 + f;
+    const double lost = 1 - (sum - f);
+    const double large = FN(log)(sum) + lost / sum;
+    return f > 1 ? large : FN(log1p)(f);
 }
 #undef SQRT_HALF
 #undef BIAS

@@ -116,7 +116,7 @@
       .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
       .sigmoid_cross_entropy = FN(sigmoid_cross_entropy), .squared_error = FN(squared_error) }
 
-/* Double first: losses.h needs its log for both. */
+/* Double first: losses.h needs its log1p_any for both. */
 #define real double
 #define REAL f64
 #define REAL_BITS 64

@@ -30,14 +30,35 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else kind(value)
 
 
+def scalar(value: Any) -> Any:
+    """What is in a NumPy, jax or torch array without dimensions; anything else as it is."""
+    if isinstance(value, np.ndarray):
+        return value[()] if value.ndim == 0 else value
+    if isinstance(value, (numbers.Number, np.timedelta64, np.datetime64)):
+        return value
+    try:
+        return value.item() if value.shape == () else value
+    except Exception:  # It is no array, or one whose number nobody knows yet, as while jax traces.
+        return value
+
+
+def _size(value: Any) -> int | None:
+    """How many elements an array of any library has; None of what is no array, or is one without dimensions."""
+    shape = getattr(value, "shape", None)
+    return math.prod(shape) if isinstance(shape, tuple) and shape else None
+
+
+def _take_out(value: Any) -> str:
+    return "; of an array of one element it is array.item()" if _size(value) == 1 else ""
+
+
 def number(name: str, value: Any, expected: str = "a number") -> float:
     """A Python float from any real scalar or 0-d array."""
     if type(value) is float:
         return value
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
+    value = scalar(value)
     if isinstance(value, NO_NUMBERS) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {shown(value)}, a {type(value).__name__}: expected {expected}")
+        raise TypeError(f"{name} is {shown(value)}, a {type(value).__name__}: expected {expected}{_take_out(value)}")
     try:
         return float(value)
     except OverflowError:
@@ -46,12 +67,14 @@ def number(name: str, value: Any, expected: str = "a number") -> float:
 
 def whole(name: str, value: Any, least: int = 1, most: int = LARGEST, expected: str | None = None) -> int:
     expected = expected or f"a whole number, {least} {'or larger' if most == LARGEST else f'to {most}'}"
+    value = scalar(value)
     try:
-        if isinstance(value, NO_NUMBERS):
+        # An array of one element passes for an index in torch.
+        if isinstance(value, NO_NUMBERS) or _size(value) is not None:
             raise TypeError
         n = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} is {shown(value)}: expected {expected}") from None
+        raise TypeError(f"{name} is {shown(value)}: expected {expected}{_take_out(value)}") from None
     if n > LARGEST and n > most:
         raise ValueError(f"{name} is {shown(n)}: expected at most {most}")
     if not least <= n <= most:
@@ -74,9 +97,10 @@ def positive(name: str, value: Any) -> float:
 
 
 def boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    found = scalar(value)
+    if not isinstance(found, (bool, np.bool_)):
         raise TypeError(f"{name} is {shown(value)}: expected True or False")
-    return bool(value)
+    return bool(found)
 
 
 def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
@@ -137,9 +161,10 @@ def axes_like(name: str, value: Any) -> Any:
 
 def norm_order(name: str, value: float) -> float:
     expected = "1, 2 or infinity"
-    if number(name, value, expected) not in (1, 2, math.inf):
+    x = number(name, value, expected)
+    if x not in (1, 2, math.inf):
         raise ValueError(f"{name} is {shown(value)}: expected {expected}")
-    return value
+    return x if x == math.inf else int(x)
 
 
 def within(name: str, value: Any, check: Check) -> float:

@@ -84,12 +84,12 @@ cdef fo_loss _loss(cnp.ndarray prediction, target, gradient, double scale, bint 
 
 
 def softmax_cross_entropy(logits, classes, probabilities, weights, gradient, losses, bint flush=True):
-    """losses[i] = -sum_j p[i, j] log softmax(logits[i])[j]; gradient[i] = weights[i] (softmax(logits[i]) - p[i]).
+    """losses[i] = -sum_j p[i, j] log softmax(logits[i])[j], and its gradient,
+    weights[i] (sum_j p[i, j] softmax(logits[i]) - p[i]).
 
     logits : (rows, columns), float32 or float64, at least one column.
     classes : (rows,) int64, the column whose probability is 1; or None, and
-    probabilities : of logits' shape and dtype. Where one is 0 the logit may be -infinity. Rows should sum to 1: the
-        gradient is that of rows that do.
+    probabilities : of logits' shape and dtype, rows of any sum. Where one is 0 the logit may be -infinity.
     weights : (rows,) float64, or None for 1. Of the gradient only.
     gradient : of logits' shape and dtype, written; or None.
     losses : (rows,) float64, written.

@@ -36,27 +36,43 @@ def prediction(name: str, x: Any, ndim: int | None = None) -> Array:
 
 def target(name: str, x: Any, shape: tuple[int, ...], dtype: Any, beside: str) -> Array:
     """An array of this shape and dtype, C-contiguous, from anything that holds real numbers."""
+    return contiguous(shaped(name, x, shape, beside).astype(dtype, copy=False))
+
+
+def shaped(name: str, x: Any, shape: tuple[int, ...], beside: str) -> Array:
     a = reals(name, x, "biuf")
     if a.shape != shape:
         raise ValueError(f"{name} has shape {a.shape}: expected {shape}, to go with {beside}")
-    return contiguous(a.astype(dtype, copy=False))
+    return a
+
+
+def unrounded(a: Array, narrow: Array) -> Array:
+    """`narrow`, which is `a` in another dtype, or where that has rounded it, `a` in double."""
+    same = a.dtype == narrow.dtype or np.array_equal(a, narrow)
+    return narrow if same else contiguous(a.astype(np.float64, copy=False))
 
 
 def real_target(name: str, x: Any, like: Array, beside: str) -> Array:
-    a = target(name, x, like.shape, like.dtype, beside)
-    finite(name, a)
-    return a
+    """Of like's dtype; of float64 where that would round. Finite in either."""
+    a = shaped(name, x, like.shape, beside)
+    narrow = contiguous(a.astype(like.dtype, copy=False))
+    finite(name, narrow)
+    return unrounded(a, narrow)
 
 
 def unit_target(name: str, x: Any, like: Array, beside: str) -> Array:
-    a = target(name, x, like.shape, like.dtype, beside)
-    from_0_to_1(name, a)
-    return a
+    """Of like's dtype; of float64 where that would round. In [0, 1], once rounded."""
+    a = shaped(name, x, like.shape, beside)
+    narrow = contiguous(a.astype(like.dtype, copy=False))
+    from_0_to_1(name, narrow)
+    exact = unrounded(a, narrow)
+    return exact if exact is narrow else np.clip(exact, 0, 1)
 
 
 def distributions(name: str, x: Any, like: Array, beside: str) -> Array:
-    """A probability distribution in each row."""
-    a = target(name, x, like.shape, like.dtype, beside)
+    """A probability distribution in each row, of like's dtype; of float64 where that would round."""
+    a = shaped(name, x, like.shape, beside)
+    a = unrounded(a, contiguous(a.astype(like.dtype, copy=False)))
     if not a.min() >= 0:
         refuse_element(name, a, ~(a >= 0), "expected a probability, 0 or larger")
     sums = a.sum(axis=1, dtype=np.float64)

@@ -19,11 +19,11 @@ def softmax_cross_entropy(
     gradient: Array | None,
     losses: Array,
 ) -> None:
-    """Per row: losses = -sum_c p_c log softmax(logits)_c, unweighted, and gradient = weights * (softmax - p).
+    """Per row: losses = -sum_c p_c log softmax(logits)_c, unweighted, and gradient = weights * (sum(p) softmax - p).
 
     logits : (n, k).
     classes : (n,) int64, for a p of 1 at that class; or None, with
-    probabilities : (n, k).
+    probabilities : (n, k), rows of any sum.
     weights : (n,) float64, the factor of each gradient row; None is 1.
     gradient : (n, k), written; None leaves it out.
     losses : (n,) float64, written.

@@ -80,15 +80,28 @@ def _polynomial(coefficients: tuple[Any, ...], x: Array) -> Array:
     return total
 
 
-def exp(x: Array) -> Array:
-    """For x <= 88 (709 in float64), or NaN; 0 where it is less than the smallest normal number."""
+def exp_sum(x: Array, low: Any) -> Array:
+    """exp(x + low) for x <= 88 (709 in float64), or NaN, and a low that is the rounding error of x; 0 where it is less
+    than the smallest normal number."""
     c = _of(x)
     shifted = x * c.inverse_log2 + c.rounder
     k = shifted - c.rounder
-    r = (x - k * c.log2_high) - k * c.log2_low
+    r = (x - k * c.log2_high) - (k * c.log2_low - low)
     y: Array = 1 + (r + (r * r) * _polynomial(c.exp_polynomial, r))
     power: Array = (shifted.view(c.word) << c.word(c.mantissa_bits)).view(x.dtype)
     return np.where(x < c.exp_lowest, x.dtype.type(0), y * power)
+
+
+def exp(x: Array) -> Array:
+    return exp_sum(x, x.dtype.type(0))
+
+
+def _exp_difference(x: Array, largest: Array) -> Array:
+    """exp(x - largest), with the rounding error of the difference."""
+    difference = x - largest
+    back = difference - x
+    low = (x - (difference - back)) - (largest + back)
+    return exp_sum(difference, low)
 
 
 def _log_correction(f: Array) -> Array:
@@ -113,6 +126,14 @@ def log(x: Array) -> Array:
     return np.where(x == x, y, x)
 
 
+def log1p_any(f: Array) -> Array:
+    """log(1 + f) for any f >= 0 of float64, or NaN."""
+    total = 1 + f
+    lost = 1 - (total - f)
+    large = log(total) + lost / total
+    return np.where(f > 1, large, log1p(f))
+
+
 def _row_sums(terms: Array) -> Array:
     """Of each row, in double: element i in lane i % 16, the lanes folded in halves."""
     rows, columns = terms.shape
@@ -134,27 +155,32 @@ def softmax_cross_entropy(
 ) -> None:  # fmt: skip
     rows = np.arange(len(logits))
     weight = np.ones(len(logits)) if weights is None else weights
+    real = logits.dtype.type
     largest = np.max(logits, axis=1, keepdims=True)
-    shifted = logits - largest
-    e = exp(shifted)
-    total = _row_sums(e)
+    e = _exp_difference(logits, largest)
+    below_1 = e < 1
+    rest = _row_sums(np.where(below_1, e, real(0))) + (_row_sums(np.where(below_1, real(0), e)) - 1)
     if probabilities is None:
         dot = logits[rows, classes].astype(np.float64) - largest[:, 0].astype(np.float64)
-        losses[...] = log(total) - dot
+        total = np.ones(len(logits))
     else:
-        product = probabilities.astype(np.float64) * shifted.astype(np.float64)
-        dot = _row_sums(np.where(probabilities != 0, product, 0.0))
-        losses[...] = _row_sums(probabilities) * log(total) - dot
+        shifted, p = logits - largest, probabilities.astype(np.float64)
+        dot = _row_sums(np.where(probabilities != 0, p * shifted.astype(np.float64), 0.0))
+        total, below = _row_sums(p), _row_sums(np.where(shifted < 0, p, 0.0))
+    losses[...] = total * log1p_any(rest) - dot
     if gradient is None:
         return
-    ratio = weight / total
-    factor, times = (a.astype(logits.dtype)[:, None] for a in (ratio, weight))
+    ratio = weight * total / (1 + rest)
+    scale, times = (a.astype(real)[:, None] for a in (ratio, weight))
     if probabilities is not None:
-        gradient[...] = factor * e - times * probabilities
+        others = scale * e - times * probabilities
+        own = times * below.astype(real)[:, None] - scale * rest.astype(real)[:, None]
+        gradient[...] = np.where((rest < 1)[:, None] & (e >= 1), own, others)
         return
-    at_class = ratio * (e[rows, classes].astype(np.float64) - total)
-    gradient[...] = factor * e
-    gradient[rows, classes] = at_class
+    at_class = e[rows, classes].astype(np.float64)
+    others = np.where(at_class < 1, 1 + (rest - at_class), rest)
+    gradient[...] = scale * e
+    gradient[rows, classes] = 0 - scale[:, 0] * others.astype(real)
 
 
 def sigmoid_cross_entropy(logits: Array, targets: Array, scale: float, gradient: Array | None, losses: Array) -> None:

@@ -112,6 +112,7 @@ FUNCTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "losses.focal": lambda: {"logits": LOGITS.copy(), "classes": CLASSES_OF_ROWS.copy()},
     "losses.focal (binary)": lambda: {"logits": np.ones(2), "classes": np.array([0, 1])},
     "losses.gaussian_nll": lambda: {"mean": np.ones(2), "target": np.zeros(2), "var": np.ones(2)},
+    "losses.generalized_dice": lambda: {"probabilities": ROWS.copy(), "mask": np.eye(2)},
     "losses.huber": lambda: {"prediction": np.ones(3), "target": np.zeros(3)},
     "losses.iou": lambda: {"probabilities": ROWS.copy(), "mask": np.eye(2)},
     "losses.kl_divergence": lambda: {"logits": LOGITS.copy(), "probabilities": ROWS.copy()},
@@ -124,6 +125,7 @@ FUNCTIONS: dict[str, Callable[[], dict[str, Any]]] = {
         "mask": np.ones((1, 2)),
     },
     "losses.sparse_cross_entropy": lambda: {"logits": LOGITS.copy(), "classes": CLASSES_OF_ROWS.copy()},
+    "losses.tversky": lambda: {"probabilities": ROWS.copy(), "mask": np.eye(2)},
     "minimize": lambda: {"fun_and_grad": square, "x0": [1.0, 2.0], "max_iterations": 3, "history": 2, "c1": 1e-4},
     "minimize (newton)": lambda: {
         "fun_and_grad": square,

@@ -79,6 +79,16 @@ REFUSED: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str]] =
     (losses.dice, (X, X), {"smooth": 0}, "probabilities and mask are all 0 where smooth is 0"),
     (losses.iou, (P, P), {"smooth": -1}, "smooth is -1.0: expected a finite number, 0 or larger"),
     (losses.iou, (P, P), {"axis": 2}, "axis is 2: expected an axis of 2 dimensions"),
+    (losses.dice, (P, P), {"class_weight": [1, 1, 1]}, r"class_weight is given and axis is None of shape \(2, 3\)"),
+    (losses.dice, (P, P), {"axis": 0, "class_weight": [1, 1]}, r"class_weight has shape \(2,\): expected \(3,\)"),
+    (losses.dice, (P, P), {"axis": 0, "class_weight": [1, -1, 1]}, r"class_weight\[1\] is -1.0: expected a weight"),
+    (losses.dice, (P, P), {"axis": 0, "class_weight": [0, 0, 0]}, "all weights are 0"),
+    (losses.tversky, (P, P, -1), {}, "alpha is -1.0: expected a finite number, 0 or larger"),
+    (losses.tversky, (P, P, 1, np.inf), {}, "beta is inf: expected a finite number, 0 or larger"),
+    (losses.tversky, (X, X, 1, 1, 0), {}, "probabilities and mask are all 0 where smooth is 0"),
+    (losses.generalized_dice, (P, P), {"axis": 1}, r"axis is 1 of shape \(2, 3\): expected axes besides the last"),
+    (losses.generalized_dice, (P, P), {"class_weight": [1, 1]}, r"class_weight has shape \(2,\): expected \(3,\)"),
+    (losses.mse, (X, X), {"empty": None}, "empty is None: expected one of 'error', 'zero'"),
 ]  # fmt: skip
 
 

@@ -91,8 +91,8 @@ def test_closed_forms() -> None:
     assert losses.huber(x, t, 2.0)[0] == (0.125 + 2 * (4 - 1)) / 2
     assert losses.gaussian_nll(np.zeros(1), [0], [1])[0] == pytest.approx(0.5 * np.log(2 * np.pi), rel=1e-15)
     p, m = np.array([[0.5, 1.0, 0.0, 0.25]]), [[1, 1, 0, 0]]
-    assert losses.dice(p, m)[0] == 1 - (2 * 1.5 + 1) / (1.75 + 2 + 1)
-    assert losses.iou(p, m)[0] == 1 - (1.5 + 1) / (1.75 + 2 - 1.5 + 1)
+    assert losses.dice(p, m)[0] == 0.75 / (1.75 + 2 + 1)
+    assert losses.iou(p, m)[0] == 0.75 / (1.75 + 2 - 1.5 + 1)
     assert losses.dice(np.array([1.0, 0.0]), [1, 0], smooth=0)[0] == 0
     assert losses.kl_divergence(np.log([[0.2, 0.3, 0.5]]), [[0.2, 0.3, 0.5]])[0] == pytest.approx(0, abs=1e-15)
     assert losses.kl_divergence(np.zeros((1, 4)), [[0.5, 0.5, 0, 0]])[0] == pytest.approx(np.log(2), rel=1e-15)
@@ -224,7 +224,7 @@ def test_every_layout_gives_the_same_bits(case: Case) -> None:
 def test_rows_get_what_they_ask_for(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """What rows.py may rely on: kernels check nothing."""
 
-    def checked(name: str, dtype: Any) -> Callable[..., Any]:
+    def checked(name: str) -> Callable[..., Any]:
         function = getattr(rows, name)
 
         def call(*given: Any) -> Any:
@@ -232,7 +232,7 @@ def test_rows_get_what_they_ask_for(case: Case, monkeypatch: pytest.MonkeyPatch)
             for key, a in arguments.items():
                 if isinstance(a, np.ndarray):
                     double = key in ("weights", "losses")
-                    assert a.dtype == (np.int64 if key == "classes" else np.float64 if double else dtype), key
+                    assert a.dtype == (np.int64 if key == "classes" else np.float64 if double else given[0].dtype), key
                     assert all((a.flags.c_contiguous, a.flags.aligned, a.dtype.isnative)), key
                     assert a.shape == given[0].shape[: a.ndim], key
             return function(*given)
@@ -242,7 +242,7 @@ def test_rows_get_what_they_ask_for(case: Case, monkeypatch: pytest.MonkeyPatch)
     for dtype in DTYPES:
         x, args, options = case.inputs(dtype)
         for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
-            monkeypatch.setattr(rows, name, checked(name, dtype))
+            monkeypatch.setattr(rows, name, checked(name))
         target = args[0].astype(np.int32) if args[0].dtype == np.int64 else args[0]
         for a, b in zip(layouts(x).values(), layouts(target).values(), strict=True):
             case.loss(a, b, *args[1:], **options)

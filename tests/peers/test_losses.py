@@ -83,13 +83,10 @@ def in_torch(functional: Any, torch: Any) -> dict[str, Callable[..., Any]]:
 
 
 WITHOUT_TORCH = {"gaussian_nll-weight", "cross_entropy-rows", "sparse-rows", "kl-rows"}
-"""Options that torch has not; lp, focal, dice and iou are not in torch at all."""
+"""Options that torch has not; lp, focal and the losses of overlaps are not in torch at all."""
+NOT_IN_TORCH = "lp", "focal", "dice", "iou", "tversky", "generalized_dice"
 
-TORCH = [
-    case
-    for case in CASES
-    if case.id.split("-")[0] not in ("lp", "focal", "dice", "iou") and case.id not in WITHOUT_TORCH
-]
+TORCH = [case for case in CASES if case.id.split("-")[0] not in NOT_IN_TORCH and case.id not in WITHOUT_TORCH]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -181,3 +178,56 @@ def test_dice_and_iou_in_keras() -> None:
         np.testing.assert_allclose(losses.dice(p, mask, **options)[0], expected, rtol=1e-5)
         expected = keras.ops.convert_to_numpy(keras.losses.tversky(mask, p, alpha=1, beta=1, axis=axis))
         np.testing.assert_allclose(losses.iou(p, mask, **options)[0], expected, rtol=1e-5)
+        # Keras multiplies what is missed by its alpha, though its documentation says false positives.
+        expected = keras.ops.convert_to_numpy(keras.losses.tversky(mask, p, alpha=0.7, beta=0.3, axis=axis))
+        np.testing.assert_allclose(losses.tversky(p, mask, 0.3, 0.7, **options)[0], expected, rtol=1e-5)
+
+
+def overlaps(p: Any, m: Any, w: Any, axes: Any) -> Any:
+    """In both, in the prediction alone and in the mask alone."""
+    return [(w * x).sum(axes) for x in (p * m, p * (1 - m), (1 - p) * m)]
+
+
+def in_autograd(torch: Any, p: Any, m: Any, w: Any, by_class: Any) -> dict[str, tuple[Any, Any]]:
+    """Each beside the formula, images (n, h, w, k), one loss of each image and class or of each image."""
+    both, alone, missed = overlaps(p, m, w, (1, 2))
+    inverse = 1 / (w * m).sum((1, 2)) ** 2
+    inverse = inverse / inverse.max(1, keepdim=True).values
+    options: dict[str, Any] = {"axis": (1, 2), "weight": w.numpy()}
+    a, b, c = p.detach().numpy(), m.numpy(), by_class.numpy()
+
+    def mean(each: Any) -> Any:
+        return (each * by_class).sum() / (len(p) * by_class.sum())
+
+    def generalized(v: Any) -> Any:
+        above = (2 * v * both).sum(1)
+        return (1 - (above + 1) / (above + (v * (alone + missed)).sum(1) + 1)).mean()
+
+    return {
+        "dice": (
+            losses.dice(a, b, class_weight=c, **options),
+            mean(1 - (2 * both + 1) / (2 * both + alone + missed + 1)),
+        ),
+        "tversky": (
+            losses.tversky(a, b, 0.3, 0.7, class_weight=c, **options),
+            mean(1 - (both + 1) / (both + 0.3 * alone + 0.7 * missed + 1)),
+        ),
+        "generalized": (losses.generalized_dice(a, b, **options), generalized(inverse)),
+        "generalized, weights": (
+            losses.generalized_dice(a, b, class_weight=c, **options),
+            generalized(by_class / by_class.max()),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["dice", "tversky", "generalized", "generalized, weights"])
+def test_overlaps_in_autograd(name: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
+    rng = np.random.default_rng(3)
+    p, w = (torch.tensor(rng.uniform(size=(2, 5, 6, 3))) for _ in range(2))
+    m = torch.tensor((rng.uniform(size=p.shape) > [0.3, 0.6, 0.9]).astype(np.float64))
+    p.requires_grad_()
+    (value, gradient), theirs = in_autograd(torch, p, m, w, torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64))[name]
+    theirs.backward()
+    assert value == pytest.approx(theirs.item(), rel=1e-14)
+    np.testing.assert_allclose(gradient, p.grad.numpy(), rtol=1e-12)

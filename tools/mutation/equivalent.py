@@ -31,8 +31,6 @@ UNREAD = "where there are probabilities no class is read"
 MORE = "a worker computes elements of others too: more work, of the same bits"
 IGNORED = "only classes are out of range: what the other losses return is read by nobody"
 NOTHING = "one more vector where none is left over, of -infinities, whose exponentials are 0: it adds nothing to a sum"
-WHOLE_ROW = "where there is a gradient the row is one piece, and i is 0"
-PIECES = "the row in pieces of whole vectors: each lane gets the same elements in the same order"
 EMPTY = "one more block, of no elements or rows, where their number is a multiple of a block's"
 RECIPROCAL = (
     "no reciprocal is the largest number, 2^1024 (1 - 2^-53): that of 2^-1024 overflows, and that of the next number "
@@ -51,7 +49,6 @@ FREXP = "unit = math.ldexp(1.0, -max(-1022, min(1022, "
 STARTS = "const ptrdiff_t start = begin * FO_CHUNK, "
 STOPS = "stop = end * FO_CHUNK < l->rows ? end * FO_CHUNK : l->rows;"
 CALLED = "end - begin, l->columns, at(l->prediction, start, l->dtype), "
-ADD_EXP = "FN(add_exp)(whole - i < step ? whole - i : step, x + i, max, "
 WHOLE = "const ptrdiff_t whole = n - n % FO_LANES, "
 
 
@@ -116,18 +113,12 @@ PROVED = [
     ),
     (ZEROS, LOSSES, "larger", *border("max[j] = x[i + j] >~ max[j] ? x[i + j] : max[j];")),
     (BORDER, LOSSES, "softmax_row", *border("lane[j] = lane[j + half] >~ lane[j] ? lane[j + half] : lane[j];")),
-    (
-        PIECES,
-        LOSSES,
-        "softmax_row",
-        "const ptrdiff_t step = g ? whole : FO_CHUNK;",
-        "const ptrdiff_t step = (FO_CHUNK);",
-    ),
+    (EMPTY, LOSSES, "softmax_row", *border("for (ptrdiff_t i = 0; i <~ n; i += FO_CHUNK) {")),
     (
         BORDER,
         LOSSES,
         "softmax_row",
-        *border("FN(add_exp)(whole - i <~ step ? whole - i : step, x + i, max, g ? g + i : scratch, sums);"),
+        *border("const ptrdiff_t count = whole - i <~ FO_CHUNK ? whole - i : FO_CHUNK;"),
     ),
     (EMPTY, LOSSES, "softmax_cross_entropy", *border("for (ptrdiff_t row = 0; row <~ rows; row += FO_LANES) {")),
     (BEYOND, LOSSES, "softmax_cross_entropy", *border("for (int r = 0; r <~ FO_LANES; r++)")),
@@ -150,10 +141,6 @@ PROVED = [
         "softmax_part",
         CALLED + "l->classes ? l->classes + begin : NULL,",
         CALLED + "(l->classes + begin),",
-    ),
-    *(
-        (WHOLE_ROW, LOSSES, "softmax_row", ADD_EXP + "g ? g + i : scratch, sums);", ADD_EXP + other)
-        for other in ("g ? g - i : scratch, sums);", "g ? g : scratch, sums);")
     ),
     *(
         (NOTHING, LOSSES, "softmax_row", WHOLE + "end = n > whole ? FO_LANES : 0;", WHOLE + other)

@@ -73,7 +73,7 @@ FORMULA_TESTS = [
 ]
 TWINS = [
     *(Source(f"fastopt/reference/{name}.py", FORMULA_TESTS) for name in (*FAMILIES, "stages", "reductions", "vectors")),
-    Source("fastopt/reference/losses.py", ["tests/losses/test_formulas.py", "tests/losses/test_losses.py"]),
+    Source("fastopt/reference/losses.py", [f"tests/losses/test_{name}.py" for name in ("formulas", "ulp", "losses")]),
     Source(
         "fastopt/engine/numpy_plan.py",
         VECTOR_TESTS,
