@@ -147,13 +147,14 @@ class _Run:
         return None
 
     def _stuck(self, descent: Descent) -> tuple[int, str]:
-        status, why = STUCK, "no lower loss was found: rounding hides a further decrease, or the gradient is wrong"
-        if descent.evaluations >= self.max_evaluations:
+        if descent.cut:
             status, why = LIMIT, f"not converged after {descent.evaluations} evaluations, max_evaluations"
         elif descent.without_bound:
             status, why = ENDLESS, descent.without_bound
         elif descent.all_nonfinite:
-            why = "the loss or its gradient is not finite at any step tried"
+            status, why = STUCK, "the loss or its gradient is not finite at any step tried"
+        else:
+            status, why = STUCK, descent.why_not_lower()
         return status, f"{why}; {_left(descent.steepest)}"
 
     def _diverged(self, value: float, steepest: float) -> tuple[int, str]:

@@ -13,6 +13,8 @@ import fastopt
 from fastopt import optimizers
 from tests.minimization.mgh import PROBLEMS, Problem
 
+SEARCHES = ["strong_wolfe", "backtracking", "bracketing"]
+BY_NAME = [name.lower() for name in optimizers.__all__]
 every_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.id)
 
 
@@ -124,7 +126,7 @@ def test_as_few_evaluations_as_scipy(fun_and_grad: Any, x0: Any) -> None:
     assert np.max(np.abs(ours.jac)) <= 1e-6
 
 
-@pytest.mark.parametrize("search", ["strong_wolfe", "backtracking", "bracketing"])
+@pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("method", ["lbfgs", "gradient_descent", "newton"])
 def test_every_search_with_every_method(method: str, search: str) -> None:
     more = {"hess": lambda x: np.diag([1.0, 10.0, 100.0])} if method == "newton" else {}
@@ -254,6 +256,39 @@ def test_limits(method: str) -> None:
         assert found.nfev == calls <= most
         assert (found.status, found.success) == (1, False)
         assert "max_evaluations" in found.message
+
+
+@pytest.mark.parametrize("start", [np.zeros(4), np.array([-1.2, 1.0, 3.0, 1e3])], ids=["near", "far"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *(
+            (method, {"line_search": search})
+            for method in ("lbfgs", "gradient_descent", "newton")
+            for search in SEARCHES
+        ),
+        *((method, {"lr": 1e-3}) for method in BY_NAME),
+    ],
+    ids=str,
+)
+def test_no_method_overruns_its_evaluations(method: str, options: Any, start: Any) -> None:
+    """And what was found so far comes back: no evaluation that was lower is forgotten."""
+    if method == "newton":
+        options = {**options, "hess": lambda x: 100 * np.eye(4)}
+    for most in range(1, 21):
+        losses: list[float] = []
+
+        def fun_and_grad(x: Any, losses: Any = losses) -> tuple[float, Any]:
+            with np.errstate(all="ignore"):
+                losses.append(rosenbrock(x)[0])
+                return rosenbrock(x)
+
+        found = fastopt.minimize(fun_and_grad, start, method, max_evaluations=most, gtol=1e-12, **options)
+        assert len(losses) == found.nfev <= most
+        assert (found.fun, found.jac.tolist()) == (rosenbrock(found.x)[0], rosenbrock(found.x)[1].tolist())
+        assert found.status == 1 or (found.status == 4 and method in BY_NAME), found
+        assert found.fun == min(losses) or options.get("line_search") == "strong_wolfe"
+        assert found.fun <= losses[0]
 
 
 def test_ftol() -> None:
