@@ -202,13 +202,15 @@ class Descent:
         return f"no lower loss was found: {hidden}, which hides a further decrease, or the gradient is wrong"
 
     def _uphill(self) -> bool:
-        """Whether the loss rose clearly, even for one in float32, over a step too short for its slope to change."""
+        """Whether the loss rose in proportion to steps too short for its slope to change, and not by its rounding."""
         clear = COARSE * abs(self.value)
-        return any(
-            abs(tried.slope - self._slope) <= 0.1 * abs(self._slope)
-            and tried.value - self.value > max(clear, -tried.alpha * self._slope / 2)
-            for tried in self._tried
-        )
+        short = [tried for tried in self._tried if abs(tried.slope - self._slope) <= 0.1 * abs(self._slope)]
+        rises = [tried for tried in short if tried.value - self.value > clear]
+        steps = [tried.alpha for tried in rises]
+        if len(rises) < 3 or max(steps) < 10 * min(steps):
+            return False
+        rates = [(tried.value - self.value) / tried.alpha for tried in rises]
+        return max(rates) < 1.5 * min(rates)
 
     def _moves(self, found: Found) -> bool:
         """A search may fail and yet go down; by less than the rounding error of the loss it does not."""
