@@ -19,6 +19,7 @@ from fastopt.core import _core
 from fastopt.engine.passes import STEPPED, named
 from fastopt.minimization.descent import Descent, search_options
 from fastopt.minimization.line_search import pair
+from fastopt.minimization.progress import Progress
 from fastopt.saving import file as checkpoint
 from fastopt.saving import pickling as copying
 from fastopt.saving.persistent import LOADING
@@ -29,7 +30,8 @@ OWN = ("history", "line_search", "max_iterations", "max_evaluations", "gtol", "f
 
 class LBFGSReport(NamedTuple):
     """What a step did: the loss and max|gradient| where the parameters now are, whether a tolerance was met there,
-    the iterations and evaluations of this step, and why it ended."""
+    the iterations and evaluations of this step, why it ended, and whether it was the last: `done` where it converged or
+    where another step with the same closure would come no further."""
 
     loss: float
     max_grad: float
@@ -37,13 +39,14 @@ class LBFGSReport(NamedTuple):
     iterations: int
     evaluations: int
     message: str
+    done: bool
 
 
 class LBFGS:
     """Limited-memory BFGS (Liu & Nocedal, 1989; two-loop recursion of Nocedal & Wright, 2006, algorithm 7.4).
 
         opt = fastopt.LBFGS(params)
-        while not opt.step(closure).converged: ...
+        while not opt.step(closure).done: ...
 
     params : an array, a list, a dict of name -> array, or nests of these; float32 or float64, contiguous, writable;
         updated in place. No groups.
@@ -51,7 +54,7 @@ class LBFGS:
     line_search : "strong_wolfe" (options c1=1e-4, c2=0.9), "backtracking" (c1=1e-4, shrink=0.5) or "bracketing"
         (tolerance=0.1); see fastopt.line_search.
     max_iterations : iterations of one `step`, each a direction and a line search. Default 20.
-    max_evaluations : calls of the closure in one `step` after which it begins no further iteration; None: no limit.
+    max_evaluations : calls of the closure in one `step`, at most; None: no limit.
     gtol : a step ends, converged, where max|gradient| <= gtol. Default 1e-6.
     ftol : ... or where an iteration lowers the loss by no more than ftol * max(|before|, |after|, 1); 0: never.
         Default 0.
@@ -100,7 +103,6 @@ class LBFGS:
             line_search,
             options,
             history=self.history,
-            rounding=16 * max(float(np.finfo(p.dtype).eps) for p in self._params),
             backend=backend,
         )
         v = self._descent.vectors
@@ -137,33 +139,41 @@ class LBFGS:
         descent.evaluations = iterations = 0
         if not descent.start():
             raise NonFiniteError(self._nonfinite())
-        before = math.inf
+        before, pairs = math.inf, descent.vectors.count
+        most = math.inf if self.max_evaluations is None else self.max_evaluations
         while True:
             message = self._end(before, iterations)
             if message is None:
                 before = descent.value
-                if descent.iterate():
+                if descent.iterate(most - descent.evaluations):
                     iterations += 1
                     continue
-                message = (
-                    descent.without_bound or "no lower loss was found: rounding hides it, or the gradient is wrong"
-                )
-                if descent.all_nonfinite:
+                if descent.cut:
+                    message = f"no lower loss was found in {descent.evaluations} evaluations, max_evaluations"
+                elif descent.all_nonfinite:
                     raise NonFiniteError(
                         "loss or gradient is NaN or infinite at every step tried along the direction, however short: "
                         "the parameters are as they were before the step"
                     )
-            self._place(descent.vectors.x)
+                else:
+                    message = descent.why_not_lower()
             converged = message.startswith("converged")
-            report = LBFGSReport(descent.value, descent.steepest, converged, iterations, descent.evaluations, message)
+            # A step that neither moved nor dropped pairs would be the same again.
+            same = not iterations and descent.vectors.count == pairs
+            done = converged or descent.over or same
+            self._place(descent.vectors.x)
+            report = LBFGSReport(
+                descent.value, descent.steepest, converged, iterations, descent.evaluations, message, done
+            )
             return report, [(self, "t", self.t + iterations)]
 
     def _end(self, before: float, iterations: int) -> str | None:
         value, steepest = self._descent.value, self._descent.steepest
         if steepest <= self.gtol:
             return f"converged: max|gradient| is {steepest:.3g}, gtol {self.gtol:g}"
-        if iterations and self.ftol > 0 and before - value <= self.ftol * max(abs(before), abs(value), 1.0):
-            return f"converged: the loss fell by {before - value:.3g}, ftol is {self.ftol:g}"
+        change = abs(before - value)
+        if iterations and self.ftol > 0 and change <= self.ftol * max(abs(before), abs(value), 1.0):
+            return f"converged: the loss changed by {change:.3g}, ftol is {self.ftol:g}"
         if iterations == self.max_iterations:
             return f"after {iterations} iterations, max_iterations"
         if self.max_evaluations is not None and self._descent.evaluations >= self.max_evaluations:
@@ -224,7 +234,8 @@ class LBFGS:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of what the next step depends on but the parameters and the options: the iterations so far, and of
-        every parameter the pairs, oldest first, as "s" and "y" of shape (pairs, *shape)."""
+        every parameter the pairs, oldest first, as "s" and "y" of shape (pairs, *shape); and eight numbers, "progress",
+        that say when a descent is `done`."""
         return self._plan.read(self._state_dict)
 
     def _state_dict(self) -> dict[str, Any]:
@@ -237,7 +248,7 @@ class LBFGS:
             for k, (steps, changes) in enumerate(pairs):
                 s[k], y[k] = steps[i], changes[i]
             state[name] = {"s": s, "y": y}
-        return {"optimizer": "LBFGS", "t": self.t, "state": state}
+        return {"optimizer": "LBFGS", "t": self.t, "progress": self._descent.progress.numbers, "state": state}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave, matched by name; of more pairs than `history`, the newest.
@@ -251,7 +262,10 @@ class LBFGS:
             for flat, key in zip(flats, ("s", "y"), strict=True):
                 for name, view in zip(self.names, self._cut(flat), strict=True):
                     view[...] = saved["state"][name][key][k]
-        self._plan.during(LOADING, v.replace, pairs, [(self, "t", saved["t"])])
+        progress = Progress()
+        if "progress" in saved:
+            progress.numbers = saved["progress"]
+        self._plan.during(LOADING, v.replace, pairs, [(self, "t", saved["t"]), (self._descent, "progress", progress)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `state_dict()` to one file in the safetensors format, as other optimizers do."""
@@ -276,8 +290,10 @@ class LBFGS:
 
     def _refuse(self, saved: Any) -> int:
         """Raises for a state that does not fit; returns how many pairs it has."""
-        if not isinstance(saved, Mapping) or saved.keys() != {"optimizer", "t", "state"}:
-            raise ValueError("this is no state dict of LBFGS: expected a dict with the keys optimizer, t, state")
+        if not isinstance(saved, Mapping) or saved.keys() - {"progress"} != {"optimizer", "t", "state"}:
+            raise ValueError(
+                "this is no state dict of LBFGS: expected a dict with the keys optimizer, t, progress, state"
+            )
         kind = saved["optimizer"]
         if not isinstance(kind, str) or kind != "LBFGS":
             raise ValueError(
@@ -285,6 +301,10 @@ class LBFGS:
             )
         if not is_count(saved["t"]):
             raise ValueError(f"t is {shown(saved['t'])}: expected a count of iterations")
+        # 0.1.0 saved none.
+        progress = saved.get("progress", self._descent.progress.numbers)
+        if not isinstance(progress, np.ndarray) or (progress.dtype, progress.shape) != (np.float64, (8,)):
+            raise ValueError(f"progress is {shown(progress)}: expected an array of 8 numbers in float64")
         found = list(saved["state"]) if isinstance(saved["state"], Mapping) else saved["state"]
         named = isinstance(found, list) and all(isinstance(name, str) for name in found)
         if not named or set(found) != set(self.names):

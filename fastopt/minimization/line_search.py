@@ -130,11 +130,11 @@ def strong_wolfe(
             before, low = low, tried
         if high is None:
             assert before is not None
-            alpha = _extrapolate(before, low)
+            alpha = _extrapolate(before, low, noise)
             if not math.isfinite(alpha):
                 break
             continue
-        alpha = _interpolate(low, high)
+        alpha = _interpolate(low, high, noise)
         width, older, older_width = abs(high.alpha - low.alpha), older_width, width
         if width > 0.66 * older:
             alpha = low.alpha + (0.5 if math.isfinite(high.value) else INTO) * (high.alpha - low.alpha)
@@ -216,8 +216,13 @@ def bracketing(
     if value is None:
         value = at(0.0)[0]
     _check_start(value)
-    a, d = (value, 0.0), at(alpha)
-    b, c = at((1 - GOLDEN) * alpha), at(GOLDEN * alpha)
+    a = lowest = (value, 0.0)
+    if max_evaluations - evaluations < 3:
+        # Too few for four points: the lowest of those that there may be.
+        for step in (GOLDEN * alpha, (1 - GOLDEN) * alpha)[: max_evaluations - evaluations]:
+            lowest = min(lowest, at(step))
+        return Found(lowest[1], lowest[0], evaluations, False)
+    d, b, c = at(alpha), at((1 - GOLDEN) * alpha), at(GOLDEN * alpha)
     while evaluations < max_evaluations and d[1] < math.inf:
         lowest = min(a, b, c, d)
         if lowest[1] > 0 and d[1] - a[1] <= tolerance * lowest[1]:
@@ -232,8 +237,11 @@ def bracketing(
     return Found(alpha, value, evaluations, False)
 
 
-def _cubic(p: _Point, q: _Point) -> float:
-    """The minimum of the cubic through two points with their slopes (Nocedal & Wright, 3.59); NaN without one."""
+def _cubic(p: _Point, q: _Point, noise: float) -> float:
+    """The minimum of the cubic through two points with their slopes (Nocedal & Wright, 3.59); NaN without one. Where
+    rounding hides the difference of the losses, slopes alone decide: it is where a line through them is 0."""
+    if abs(p.value - q.value) <= noise:
+        return q.alpha - q.slope * ((q.alpha - p.alpha) / (q.slope - p.slope)) if q.slope != p.slope else math.nan
     mean = p.slope + q.slope - 3 * ((p.value - q.value) / (p.alpha - q.alpha))
     under = mean * mean - p.slope * q.slope
     if not 0 <= under < math.inf:
@@ -243,18 +251,18 @@ def _cubic(p: _Point, q: _Point) -> float:
     return q.alpha - (q.alpha - p.alpha) * ((q.slope + root - mean) / below) if below else math.nan
 
 
-def _extrapolate(before: _Point, low: _Point) -> float:
+def _extrapolate(before: _Point, low: _Point, noise: float) -> float:
     reach = low.alpha - before.alpha
-    alpha = _cubic(before, low)
+    alpha = _cubic(before, low, noise)
     shortest, longest = low.alpha + 1.1 * reach, low.alpha + 4 * reach
     return min(max(alpha, shortest), longest) if alpha > low.alpha else longest
 
 
-def _interpolate(low: _Point, high: _Point) -> float:
+def _interpolate(low: _Point, high: _Point, noise: float) -> float:
     width = high.alpha - low.alpha
     if not math.isfinite(high.value):
         return low.alpha + INTO * width
-    part = (_cubic(low, high) - low.alpha) / width
+    part = (_cubic(low, high, noise) - low.alpha) / width
     return low.alpha + (min(max(part, 0.01), 0.99) if math.isfinite(part) else 0.5) * width
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -52,8 +53,9 @@ def minimize(
 
     Returns a Minimum with SciPy's fields: the last point of a line-search method, or of an optimizer that did not
     converge the lowest one. Raises TypeError or ValueError for input that does not fit, NonFiniteError where
-    loss or gradient at x0 is not finite, numpy.linalg.LinAlgError where Newton meets a singular Hessian; what
-    fun_and_grad, callback and hess raise comes through.
+    loss or gradient at x0 is not finite, numpy.linalg.LinAlgError where the Hessian is singular at x0; what
+    fun_and_grad, callback and hess raise comes through. An error after the first evaluation has the best point so far,
+    a Minimum, as its `so_far`.
     """
     one_of("method", method, METHODS)
     gtol, ftol = within("gtol", gtol, at_least_0), within("ftol", ftol, at_least_0)
@@ -103,13 +105,17 @@ class _Run:
         v.x[...] = self.objective.start
         if not descent.start():
             raise self.objective.refuse_start(descent.value, v.g)
-        while True:
-            end = self._end(v.x, descent.value, v.g, descent.steepest, descent.evaluations)
-            if end is None and not descent.iterate(self.max_evaluations - descent.evaluations):
-                end = self._stuck(descent)
-            if end is not None:
-                return self._result(v.x, descent.value, v.g, descent.evaluations, *end)
-            self.iterations += 1
+        try:
+            while True:
+                end = self._end(v.x, descent.value, v.g, descent.steepest, descent.evaluations)
+                if end is None and not descent.iterate(self.max_evaluations - descent.evaluations):
+                    end = self._stuck(descent)
+                if end is not None:
+                    return self._result(v.x, descent.value, v.g, descent.evaluations, *end)
+                self.iterations += 1
+        except BaseException as error:
+            self._give(error, v.x, descent.value, v.g, descent.evaluations)
+            raise
 
     def steps(self, cls: type[Optimizer], options: dict[str, Any]) -> Minimum:
         """A first-order optimizer: its loss goes up and down, so the lowest point is kept."""
@@ -117,19 +123,28 @@ class _Run:
         opt = cls(x, **options)
         g = np.empty_like(x)
         lowest: tuple[Array, float, Array] = (x, math.inf, g)
-        while True:
-            value = self.objective(x, g)
-            steepest = float(np.max(np.abs(g)))
-            finite = math.isfinite(value + steepest)
-            if not (finite or self.iterations):
-                raise self.objective.refuse_start(value, g)
-            end = self._end(x, value, g, steepest, self.iterations + 1) if finite else self._diverged(value, steepest)
-            if finite and (value < lowest[1] or (end is not None and end[0] == CONVERGED)):
-                lowest = x.copy(), value, g.copy()
-            if end is not None:
-                return self._result(*lowest, self.iterations + 1, *end)
-            opt.step(g)
-            self.iterations += 1
+        evaluations = 0
+        try:
+            while True:
+                value = self.objective(x, g)
+                evaluations += 1
+                steepest = float(np.max(np.abs(g)))
+                finite = math.isfinite(value + steepest)
+                if not (finite or self.iterations):
+                    raise self.objective.refuse_start(value, g)
+                if finite and value < lowest[1]:
+                    lowest = x.copy(), value, g.copy()
+                end = self._end(x, value, g, steepest, evaluations) if finite else self._diverged(value, steepest)
+                if end is not None and end[0] == CONVERGED:
+                    lowest = x, value, g
+                if end is not None:
+                    return self._result(*lowest, evaluations, *end)
+                opt.step(g)
+                self.iterations += 1
+        except BaseException as error:
+            if self.iterations:
+                self._give(error, *lowest, evaluations)
+            raise
 
     def _end(self, x: Array, value: float, g: Array, steepest: float, evaluations: int) -> tuple[int, str] | None:
         """The status and message to end with here, or None."""
@@ -147,13 +162,14 @@ class _Run:
         return None
 
     def _stuck(self, descent: Descent) -> tuple[int, str]:
-        status, why = STUCK, "no lower loss was found: rounding hides a further decrease, or the gradient is wrong"
-        if descent.evaluations >= self.max_evaluations:
+        if descent.cut:
             status, why = LIMIT, f"not converged after {descent.evaluations} evaluations, max_evaluations"
         elif descent.without_bound:
             status, why = ENDLESS, descent.without_bound
         elif descent.all_nonfinite:
-            why = "the loss or its gradient is not finite at any step tried"
+            status, why = STUCK, "the loss or its gradient is not finite at any step tried"
+        else:
+            status, why = STUCK, descent.why_not_lower()
         return status, f"{why}; {_left(descent.steepest)}"
 
     def _diverged(self, value: float, steepest: float) -> tuple[int, str]:
@@ -169,6 +185,12 @@ class _Run:
         except StopIteration:
             return True
         return isinstance(stop, bool | np.bool_) and bool(stop)
+
+    def _give(self, error: BaseException, x: Array, value: float, g: Array, evaluations: int) -> None:
+        """What an error would lose, as its `so_far`, where it takes attributes."""
+        message = f"ended at iteration {self.iterations} by {type(error).__name__}"
+        with contextlib.suppress(AttributeError, TypeError):
+            error.so_far = self._result(x, value, g, evaluations, STOPPED, message)  # type: ignore[attr-defined]
 
     def _result(self, x: Array, value: float, g: Array, evaluations: int, status: int, message: str) -> Minimum:
         x, g = (a.copy().reshape(self.objective.shape) for a in (x, g))

@@ -311,10 +311,15 @@ def test_pairs_that_lead_uphill_are_not_remembered() -> None:
 def test_limits_of_a_step() -> None:
     net = Network()
     assert fastopt.LBFGS(net.params, max_iterations=3).step(net)[3] == 3
-    report = fastopt.LBFGS(net.params, max_iterations=100, max_evaluations=5).step(net)
-    assert report.evaluations >= 5
-    assert report.iterations <= 5
-    assert "max_evaluations" in report.message
+    for search in SEARCHES:
+        for most in range(1, 21):
+            opt = fastopt.LBFGS(net.params, max_iterations=100, max_evaluations=most, gtol=0, line_search=search)
+            for _ in range(3):
+                net.calls = 0
+                report = opt.step(net)
+                assert net.calls == report.evaluations <= most
+                assert report.loss == net()[0]
+                assert "max_evaluations" in report.message
     assert "ftol is 0.5" in fastopt.LBFGS(net.params, ftol=0.5).step(net).message
 
 

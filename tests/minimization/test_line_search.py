@@ -182,6 +182,25 @@ def test_failure_gives_the_lowest_point() -> None:
     assert bracketing(lambda alpha: alpha, max_evaluations=20) == Found(0.0, 0.0, 20, False)
 
 
+@every_function
+@pytest.mark.parametrize("known", [True, False])
+def test_no_search_overruns_its_evaluations(name: str, known: bool) -> None:
+    function, c1, c2 = FUNCTIONS[name]
+    value, slope = function(0.0) if known else (None, None)
+    for most in range(1, 21):
+        for alpha in (1e-3, 1.0, 1e3):
+            phi = Counted(function)
+            found = strong_wolfe(phi, alpha, value=value, slope=slope, c1=c1, c2=c2, max_evaluations=most)
+            assert found.evaluations == len(phi.seen) <= most
+            phi = Counted(function)
+            found = backtracking(phi.loss, alpha, value=value, slope=function(0.0)[1], max_evaluations=most)
+            assert found.evaluations == len(phi.seen) <= most
+            phi = Counted(function)
+            found = bracketing(phi.loss, alpha, value=value, tolerance=1e-9, max_evaluations=most)
+            assert found.evaluations == len(phi.seen) <= most
+            assert found.value == min(function(step)[0] for step in (0.0, *phi.seen))
+
+
 def test_rounding_does_not_hide_a_minimum() -> None:
     """At 1e10 the loss cannot show a decrease of 1e-8, but slopes can."""
     found = strong_wolfe(lambda alpha: (1e10 + 1e-8 * (alpha - 1) ** 2, 2e-8 * (alpha - 1)), 0.01)

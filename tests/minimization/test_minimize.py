@@ -13,6 +13,8 @@ import fastopt
 from fastopt import optimizers
 from tests.minimization.mgh import PROBLEMS, Problem
 
+SEARCHES = ["strong_wolfe", "backtracking", "bracketing"]
+BY_NAME = [name.lower() for name in optimizers.__all__]
 every_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.id)
 
 
@@ -73,8 +75,9 @@ def gauss_newton(problem: Problem) -> Any:
 def test_published_minima_by_newton(problem: Problem, search: str) -> None:
     hess = gauss_newton(problem) if problem.id == "20-Watson-12" else numeric_hessian(problem)
     if problem.number in (33, 34):
+        exact = gauss_newton(problem)
         with pytest.raises(np.linalg.LinAlgError, match=r"Hessian is singular .*method='lbfgs'"):
-            fastopt.minimize(problem.fun_and_grad, problem.x0, "newton", hess=hess, line_search=search)
+            fastopt.minimize(problem.fun_and_grad, problem.x0, "newton", hess=exact, line_search=search)
         return
     with np.errstate(over="ignore", invalid="ignore"):
         found = fastopt.minimize(problem.fun_and_grad, problem.x0, "newton", hess=hess, line_search=search)
@@ -124,7 +127,7 @@ def test_as_few_evaluations_as_scipy(fun_and_grad: Any, x0: Any) -> None:
     assert np.max(np.abs(ours.jac)) <= 1e-6
 
 
-@pytest.mark.parametrize("search", ["strong_wolfe", "backtracking", "bracketing"])
+@pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("method", ["lbfgs", "gradient_descent", "newton"])
 def test_every_search_with_every_method(method: str, search: str) -> None:
     more = {"hess": lambda x: np.diag([1.0, 10.0, 100.0])} if method == "newton" else {}
@@ -254,6 +257,39 @@ def test_limits(method: str) -> None:
         assert found.nfev == calls <= most
         assert (found.status, found.success) == (1, False)
         assert "max_evaluations" in found.message
+
+
+@pytest.mark.parametrize("start", [np.zeros(4), np.array([-1.2, 1.0, 3.0, 1e3])], ids=["near", "far"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *(
+            (method, {"line_search": search})
+            for method in ("lbfgs", "gradient_descent", "newton")
+            for search in SEARCHES
+        ),
+        *((method, {"lr": 1e-3}) for method in BY_NAME),
+    ],
+    ids=str,
+)
+def test_no_method_overruns_its_evaluations(method: str, options: Any, start: Any) -> None:
+    """And what was found so far comes back: no evaluation that was lower is forgotten."""
+    if method == "newton":
+        options = {**options, "hess": lambda x: 100 * np.eye(4)}
+    for most in range(1, 21):
+        losses: list[float] = []
+
+        def fun_and_grad(x: Any, losses: Any = losses) -> tuple[float, Any]:
+            with np.errstate(all="ignore"):
+                losses.append(rosenbrock(x)[0])
+                return rosenbrock(x)
+
+        found = fastopt.minimize(fun_and_grad, start, method, max_evaluations=most, gtol=1e-12, **options)
+        assert len(losses) == found.nfev <= most
+        assert (found.fun, found.jac.tolist()) == (rosenbrock(found.x)[0], rosenbrock(found.x)[1].tolist())
+        assert found.status == 1 or (found.status == 4 and method in BY_NAME), found
+        assert found.fun == min(losses) or options.get("line_search") == "strong_wolfe"
+        assert found.fun <= losses[0]
 
 
 def test_ftol() -> None:
@@ -438,3 +474,113 @@ def test_what_the_function_raises_comes_through(method: str) -> None:
 
     with pytest.raises(ZeroDivisionError, match="of mine"):
         fastopt.minimize(fun_and_grad, [1.0], method)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8, 1e100])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_the_scale_of_a_variable_is_no_singularity(scale: float, search: str) -> None:
+    """cos x + x^2/20 has its minimum where sin x = x/10, which brentq has. Its curvature is negative at the start."""
+    optimize = pytest.importorskip("scipy.optimize")
+    minimum = optimize.brentq(lambda x: math.sin(x) - x / 10, 2, 3, xtol=1e-14)
+
+    def fun_and_grad(x: Any) -> tuple[float, Any]:
+        y = scale * x[1]
+        return math.cos(x[0]) + x[0] ** 2 / 20 + y**2 / 2, np.array([x[0] / 10 - math.sin(x[0]), scale * y])
+
+    def hess(x: Any) -> Any:
+        return np.diag([0.1 - math.cos(x[0]), scale**2])
+
+    found = fastopt.minimize(fun_and_grad, [0.5, 1 / scale], "newton", hess=hess, line_search=search, gtol=1e-7 * scale)
+    found = fastopt.minimize(fun_and_grad, found.x, "newton", hess=hess, line_search=search, gtol=1e-7)
+    np.testing.assert_allclose(found.x * [1, scale], [minimum, 0], atol=1e-5)
+    assert found.x[0] == pytest.approx(2.852, abs=1e-3)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("seed", range(10))
+def test_newton_finds_a_minimum_in_variables_of_any_scale(seed: int, search: str) -> None:
+    """SciPy's BFGS from there, in variables of one scale, does not move."""
+    optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(seed)
+    scale = np.exp2(rng.integers(-40, 40, 4))
+
+    def fun_and_grad(z: Any) -> tuple[float, Any]:
+        loss, g = coupled(z * scale)
+        return loss, g * scale
+
+    def hess(z: Any) -> Any:
+        return coupled_hessian(z * scale) * scale[:, None] * scale
+
+    x0 = 3 * rng.standard_normal(4) / scale
+    found = fastopt.minimize(fun_and_grad, x0, "newton", hess=hess, gtol=0, line_search=search)
+    x = found.x * scale
+    assert np.abs(coupled(x)[1]).max() < 1e-6
+    assert np.linalg.eigvalsh(coupled_hessian(x)).min() > 0
+    np.testing.assert_allclose(optimize.minimize(coupled, x, jac=True, method="BFGS").x, x, atol=1e-5)
+
+
+def coupled(x: Any) -> tuple[float, Any]:
+    """Cosines, indefinite in places, in a bowl."""
+    total = float(x.sum())
+    return float(np.cos(x).sum()) + 0.3 * float(x @ x) + 0.1 * total**2, -np.sin(x) + 0.6 * x + 0.2 * total
+
+
+def coupled_hessian(x: Any) -> Any:
+    return np.diag(0.6 - np.cos(x)) + 0.2
+
+
+def test_a_hessian_that_becomes_singular_on_the_way() -> None:
+    """x^4 + (y - 1)^2: the Hessian goes to diag(0, 2), and is diag(0, 2) on the axis where x underflows."""
+
+    def fun_and_grad(x: Any) -> tuple[float, Any]:
+        return float(x[0] ** 4 + (x[1] - 1) ** 2), np.array([4 * x[0] ** 3, 2 * (x[1] - 1)])
+
+    seen = []
+
+    def hess(x: Any) -> Any:
+        seen.append(x.copy())
+        return np.diag([12 * x[0] ** 2 if len(seen) < 3 else 0.0, 2.0])
+
+    found = fastopt.minimize(fun_and_grad, [1.0, 0.0], "newton", hess=hess)
+    assert found.success, found
+    assert len(seen) >= 3
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "gradient_descent", "newton", "sgd"])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("who", ["fun_and_grad", "callback"])
+def test_an_error_has_the_best_point_so_far(method: str, error: Any, who: str) -> None:
+    best: list[fastopt.Minimum] = []
+    calls = 0
+
+    def fun_and_grad(x: Any) -> tuple[float, Any]:
+        nonlocal calls
+        calls += 1
+        if who == "fun_and_grad" and calls > 6:
+            raise error("of mine")
+        return coupled(x)
+
+    def callback(so_far: fastopt.Minimum) -> None:
+        best.append(so_far)
+        if who == "callback" and so_far.nit == 2:
+            raise error("of mine")
+
+    options: Any = {"newton": {"hess": coupled_hessian}, "sgd": {"lr": 0.01}}.get(method, {})
+    with pytest.raises(error, match="of mine") as raised:
+        fastopt.minimize(fun_and_grad, [3.0, 2.0, 0.1, -4.0], method, gtol=0, callback=callback, **options)
+    so_far = raised.value.so_far  # type: ignore[attr-defined]
+    assert (so_far.x.tolist(), so_far.fun) == (best[-1].x.tolist(), best[-1].fun)
+    assert so_far.success is False
+    assert so_far.nit - len(best) in ((0, 1) if method == "sgd" else (0,))
+    assert error.__name__ in so_far.message
+
+
+def test_a_hessian_that_fails_on_the_way_has_the_best_point_so_far() -> None:
+    def hess(x: Any) -> Any:
+        return np.full((4, 4), math.nan) if coupled(x)[0] < coupled(start)[0] - 1 else coupled_hessian(x)
+
+    start = np.array([3.0, 2.0, 0.1, -4.0])
+    with pytest.raises(ValueError, match=r"hess returned nan at \(0, 0\)") as raised:
+        fastopt.minimize(coupled, start, "newton", hess=hess)
+    assert raised.value.so_far.fun < coupled(start)[0] - 1  # type: ignore[attr-defined]
+    assert raised.value.so_far.nit >= 1  # type: ignore[attr-defined]
