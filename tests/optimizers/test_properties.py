@@ -68,6 +68,8 @@ def test_splitting_the_elements_splits_the_result(case: Case, problem: Any, at: 
 def test_a_step_of_lr_0_moves_nothing_but_what_does_not_depend_on_it(case: Case, problem: Any) -> None:
     if case.kwargs.get("decay_by_lr") is False:
         pytest.skip("a decay that is not multiplied by lr goes on at lr 0")
+    if case.optimizer is fastopt.Rprop:
+        pytest.skip("lr is where sizes start, and these have a least one")
     p, (g,) = problem
     finite = np.isfinite(p) & np.isfinite(g) & (np.abs(g) < 1e15)
     after = run(Case(case.id, case.optimizer, {**case.kwargs, "lr": 0.0}), [p], [[g]])["0"]
