@@ -19,8 +19,9 @@ from fastopt.app.benchmark.work import Work
 from fastopt.base.memory import Memory
 from fastopt.base.tree import Array
 
-# A line of every array in turn, each asked for ahead, as the kernels do it: chunk by chunk or without asking, this would be
-# slower than they are, and no limit. Each thread has a range of its own, and takes pieces of the others' when it is through.
+# A line of every array in turn, each asked for ahead, as the kernels do it: chunk by chunk or without asking, this
+# would be slower than they are, and no limit. Each thread has a range of its own, and takes pieces of the others' when
+# it is through.
 SOURCE = """
 #include <pthread.h>
 #include <stdatomic.h>
