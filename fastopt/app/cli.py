@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,9 +22,25 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code; like all of argparse, a wrong argument exits with 2."""
+    try:
+        try:
+            return run(argv)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # Here, where a closed pipe can be caught, and not when the interpreter ends.
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` has. What is left must not be written when the interpreter ends.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="fastopt", description="Exact, fused optimizer kernels for NumPy arrays.")
     parser.add_argument("--version", action="version", version=f"fastopt {fastopt.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, about in [
         ("bench", run_bench, "time steps beside those of the libraries that are installed"),
         ("demo", run_demo, "train a small network with every optimizer, kernels against NumPy"),
@@ -40,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(args, "run"):
         parser.print_help(sys.stderr)
         return 2
-    try:
-        return int(args.run(args))
-    except KeyboardInterrupt:
-        return 130
+    return int(args.run(args))
 
 
 def add_demo_options(command: argparse.ArgumentParser) -> None:

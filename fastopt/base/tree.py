@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastopt.base.foreign import way_in
+
 Array: TypeAlias = NDArray[Any]
 Tree: TypeAlias = Any
 """An array, or lists, tuples and dicts of trees. Recursive types are beyond what callers can annotate."""
@@ -81,6 +83,7 @@ def match(template: Tree, tree: Tree, what: str = "gradient", path: str = "", fi
     if tree is not None and not isinstance(tree, np.ndarray):
         raise TypeError(
             f"{what} of {path or str(first)!r} is {kind(tree)}: expected a numpy array like its parameter, or None"
+            + ("" if isinstance(tree, (Mapping, list, tuple)) else f"; {way_in(tree)}")
         )
     return [tree]
 
@@ -117,7 +120,7 @@ def check_leaves(leaves: Sequence[tuple[str, Any]], what: str = "parameter") -> 
         if leaf is None:
             raise TypeError(f"{what} {name!r} is None: leave it out")
         if isinstance(leaf, Iterable) and not isinstance(leaf, (np.ndarray, str)):
-            raise TypeError(f"{what} {name!r} is {kind(leaf)}: of other iterables make a list with list()")
+            raise TypeError(f"{what} {name!r} is {kind(leaf)}: {way_in(leaf)}")
 
 
 def _too_deep(what: str) -> ValueError:

@@ -22,7 +22,9 @@ import numpy as np
 
 from fastopt.core.csrc cimport *
 from fastopt.base.arguments import boolean, refuse_masked
+from fastopt.base.foreign import no_complex, way_in
 from fastopt.base.memory import copies_of
+from fastopt.base.tree import kind
 
 cnp.import_array()
 

@@ -4,10 +4,10 @@
 cdef object _check_array(str what, object a):
     """Refuses whatever is not a plain float32 or float64 array in native byte order."""
     if not isinstance(a, np.ndarray):
-        kind = f"{type(a).__module__}.{type(a).__qualname__}".removeprefix("builtins.")
-        fix = "np.asarray(x)" if isinstance(a, np.generic) else "numpy.ndarray objects (of a torch tensor: x.numpy())"
-        raise TypeError(f"{what} is a {kind}, not a numpy array: pass {fix}")
+        raise TypeError(f"{what} is {kind(a)}, not a numpy array: {way_in(a)}")
     refuse_masked(what, a)
+    if cnp.PyArray_ISCOMPLEX(a):
+        raise TypeError(f"{what} has dtype {a.dtype}: {no_complex(a.dtype)}")
     if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(a) != cnp.NPY_DOUBLE:
         raise TypeError(
             f"{what} has dtype {a.dtype}: fastopt computes in float32 and float64; "

@@ -97,6 +97,8 @@ cdef class subnormals:
     def __init__(self, flush=True):
         self.flush = boolean("flush", flush)
         self.before = []
+        # NumPy 2.0 to 2.3 find them out at the first use, and keep them: with subnormals flushed, warned of and wrong.
+        np.finfo(np.float32), np.finfo(np.float64)
 
     def __enter__(self):
         self.before.append(fo_flush(self.flush))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ from fastopt.around import accumulation, averaging, nesterov
 from fastopt.around.accumulation import ACCUMULATED
 from fastopt.around.skips import SkippingEngine, count_or_none, told
 from fastopt.base import tree
-from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1, one_of, scale_in_range
+from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1, one_of, scale_in_range, shown
 from fastopt.base.nonfinite import POLICIES
 from fastopt.base.tree import Tree
 from fastopt.core import machine
 from fastopt.engine.engine import Report
-from fastopt.engine.foreign_names import unknown_keyword
+from fastopt.engine.foreign_names import unknown_attribute, unknown_keyword
 from fastopt.engine.groups import Group
 from fastopt.engine.hyperparameters import REQUIRED, Choice, Fixed, Hyperparameter, OtherName, show
 from fastopt.engine.numbers import Numbers
@@ -104,7 +105,7 @@ class Optimizer(Persistent, Rule):
         super().__init_subclass__(**more)
         cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
 
-    def __init__(self, params: Tree, *positional: Any, **given: Any) -> None:
+    def __init__(self, params: Tree = REQUIRED, *positional: Any, **given: Any) -> None:
         cls = type(self)
         if cls is Optimizer:
             raise NotImplementedError("Optimizer names no rule: use a subclass, such as fastopt.AdamW")
@@ -119,6 +120,12 @@ class Optimizer(Persistent, Rule):
                 raise TypeError(f"{cls.__name__} got {name} twice, by position and by keyword")
             given[name] = value
         given = averaging.folded(given, cls.average)
+        for name in given:
+            if name not in signature.parameters:
+                raise unknown_keyword(cls, name, [*signature.parameters][1:])
+        if params is REQUIRED or isinstance(params, Real):
+            found = "needs params" if params is REQUIRED else f"takes params first, not {shown(params)}"
+            raise TypeError(f"{cls.__name__} {found}: the arrays to update, as in {cls.__name__}(params, lr=0.1)")
         values, fixed, whole = cls._take(given)
         grouped = tree.is_groups(params)
         if whole["max_skips"] is not None and whole["on_nonfinite"] != "skip":
@@ -130,14 +137,18 @@ class Optimizer(Persistent, Rule):
         self._engine = engine
         engine.add([dict(group) for group in params] if grouped else [{"params": params}])
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # Raises again what a descriptor has said.
+            raise unknown_attribute(self, name, type(self).__signature__.parameters)
+
     @classmethod
     def _take(cls, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Of keywords, the values that groups have, the fixed options and those of the whole optimizer, checked."""
         options = cls.options()
         keywords = [name for name in cls.__signature__.parameters if name != "params"]  # type: ignore[attr-defined]
-        for name in given:
-            if name not in keywords:
-                raise unknown_keyword(cls, name, keywords)
         taken = cls.by_own_names(given)
         for other in cls._other_names.values():
             if other.default is not REQUIRED:
@@ -246,10 +257,6 @@ class Optimizer(Persistent, Rule):
         were, also after an exception; inside it steps, groups, loading and another such block raise RuntimeError.
         """
         return nesterov.nesterov_point(self)
-
-    @property
-    def lookahead(self) -> Any:
-        raise AttributeError("lookahead() is called nesterov_point() now: with opt.nesterov_point(): ...")
 
     def averaged(self) -> AbstractContextManager[None]:
         """Has the averages that `average=` keeps in the parameters inside a with block, to evaluate or save them.

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastopt.base import tree
 from fastopt.base.arguments import at_least_0, function, number, one_of, positive, within
+from fastopt.base.foreign import no_complex
 from fastopt.base.tree import Array, Tree
 
 EPS = sys.float_info.epsilon
@@ -176,7 +177,8 @@ def _leaves(x: Tree) -> tuple[list[str], list[Array]]:
     for name, a in leaves:
         what = "x" if a is x else f"{name!r} of x"
         if not isinstance(a, np.ndarray) or a.dtype.newbyteorder("=") not in (np.float32, np.float64):
-            raise TypeError(f"{what} is {tree.kind(a)}: expected an array of float64 or float32")
+            how = f"; {no_complex(a.dtype)}" if isinstance(a, np.ndarray) and a.dtype.kind == "c" else ""
+            raise TypeError(f"{what} is {tree.kind(a)}: expected an array of float64 or float32{how}")
         if not np.isfinite(a).all():
             raise ValueError(f"{what} is not finite at index {tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])}")
     if not any(a.size for _, a in leaves):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from fastopt.app.benchmark import command, contenders, memory, rows
 from fastopt.app.benchmark.contenders import MAKERS, Maker, check, make
 from fastopt.app.benchmark.libraries import Absent
 from fastopt.app.benchmark.rows import measure, row, verdict
+from fastopt.app.benchmark.table import aligned, microseconds
 from fastopt.app.benchmark.timing import Contender, Settings, Turns, ratios, take_turns
 from fastopt.app.benchmark.work import RULES, Work, flat, network
 from fastopt.app.cli import main
@@ -383,7 +385,6 @@ def test_times_have_three_digits(seconds: float, text: str, report: Any) -> None
 
 @pytest.fixture
 def tiny_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich")
     monkeypatch.setattr(
         command,
         "rows",
@@ -413,10 +414,34 @@ def test_its_rows_have_numpy_and_all_that_is_installed() -> None:
         assert one.work.threads == 2
 
 
-def test_it_needs_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich", None)
-    with pytest.raises(command.BenchError, match=r"pip install 'fastopt\[demo\]'"):
-        command.run()
+def test_it_needs_nothing_else(tiny_rows: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for package in ("rich", "matplotlib", "sklearn"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(contenders, "installed", dict)
+    assert main(["bench"]) == 0
+    assert "bytes only" not in capsys.readouterr().out
+
+
+class Watched(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_who_watches_sees_where_it_is(tiny_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = Watched(), Watched()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    command.run(settings=FEW)
+    assert err.getvalue() == "".join(
+        f"\r\033[K{line}" for line in ("1/3 tiny: fastopt", "2/3 tiny: NumPy", "3/3 2: fastopt", "")
+    )
+    assert "\033" not in out.getvalue()
+
+
+def test_columns_are_aligned() -> None:
+    assert aligned([["step", "a", "long"], [], ["of ten", "1.0 us", ""]]) == (
+        "step         a  long\n--------------------\nof ten  1.0 us"
+    )
 
 
 def test_a_wrong_argument_is_one_line(tiny_rows: None, tmp_path: Path, capsys: Any) -> None:
@@ -432,4 +457,4 @@ def test_it_refuses_a_file_that_it_cannot_write(tiny_rows: None, tmp_path: Path)
 
 
 def test_microseconds() -> None:
-    assert [command.microseconds(x) for x in (1.66e-6, 99.96e-6, 0.0123)] == ["1.7", "100.0", "12,300"]
+    assert [microseconds(x) for x in (1.66e-6, 99.96e-6, 0.0123)] == ["1.7", "100.0", "12,300"]

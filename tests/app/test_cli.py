@@ -143,6 +143,28 @@ def test_info_selftest_and_version(capsys: Any) -> None:
     assert fastopt.__version__ in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [("info", ""), ("info", "1"), ("selftest", ""), ("--help", ""), ("demo --help", ""), ("--version", "")],
+)
+def test_a_reader_that_has_enough_is_no_error(arguments: str, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "fastopt", *arguments.split()]
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, env=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_the_usage_names_what_is_missing(capsys: Any) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: fastopt [-h] [--version] COMMAND ...")
+    assert [line for line in said.splitlines() if line and not line.strip()] == []
+
+
 def test_importing_fastopt_imports_nothing_heavy() -> None:
     heavy = "rich", "matplotlib", "sklearn"
     code = f"import sys, fastopt, fastopt.app.cli; print([m for m in {heavy} if m in sys.modules])"

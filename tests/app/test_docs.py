@@ -1,12 +1,14 @@
-"""Every Python block of the README and the docs runs, in order, and prints what its comments say."""
+"""Every Python block of the README and the docs runs when it is pasted alone, and prints what is said there."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,23 +19,36 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Block(NamedTuple):
+    where: str
+    source: str
+    said: str | None
+    """What the page says that it prints, in a block of text right after it."""
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = page.read_text()
+        found = list(re.finditer(r"^```(\w+)\n(.*?)^```", text, re.M | re.S))
+        for block, following in itertools.pairwise([*found, None]):
+            if block and block[1] == "python":
+                line = text.count("\n", 0, block.start()) + 1
+                said = following[2] if following and following[1] == "text" else None
+                yield Block(f"{page.relative_to(ROOT).as_posix()}:{line}", block[2], said)
+
+
+@pytest.mark.parametrize("block", list(blocks()), ids=lambda block: block.where)
+def test_a_block_runs_alone(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {}
-    exec("import numpy as np, fastopt\nparams = [np.ones(3)]\np = [np.ones(3)]", namespace)
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.M | re.S)
-    for (kind, block), (following, text) in zip(blocks, [*blocks[1:], ("", "")], strict=False):
-        if kind != "python":
-            continue
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(block, str(page), "exec"), namespace)
-        if following == "text":
-            assert printed.getvalue() == text
-        lines = iter(printed.getvalue().splitlines())
-        for expected in re.findall(r"print\(.*\)  # (.*)$", block, re.M):
-            assert expected in lines, f"{expected!r} was not printed"
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block.source, block.where, "exec"), namespace)
+    if block.said is not None:
+        assert printed.getvalue() == block.said
+    lines = iter(printed.getvalue().splitlines())
+    for expected in re.findall(r"print\(.*\)  # (.*)$", block.source, re.M):
+        assert expected in lines, f"{expected!r} was not printed"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

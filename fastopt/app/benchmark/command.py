@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import fastopt
-from fastopt.app.benchmark.contenders import MAKERS, PACKAGES, installed
+from fastopt.app.benchmark.contenders import MAKERS, installed
 from fastopt.app.benchmark.rows import Row, machine, measure, row
+from fastopt.app.benchmark.table import Progress, print_table
 from fastopt.app.benchmark.timing import Settings
 from fastopt.app.benchmark.work import Work, flat, network
 
@@ -45,14 +44,10 @@ def rows(threads: int) -> list[Row]:
 
 def run(out: Path | None = None, settings: Settings = SETTINGS) -> None:
     """Times the rows, prints the table and, with `out`, writes all of it as JSON."""
-    try:
-        importlib.import_module("rich")
-    except ImportError:
-        raise BenchError("the benchmark's table needs rich: pip install 'fastopt[demo]'") from None
     if out is not None:
         check_out(out)
     results = measure_all(rows(fastopt.info().threads), settings)
-    print_table(results)
+    print_table(results, OTHERS)
     if out is not None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         out.write_text(json.dumps({"date": now, "machine": machine(), "rows": results}, indent=1) + "\n")
@@ -70,61 +65,14 @@ def check_out(out: Path) -> None:
 
 
 def measure_all(rows: list[Row], settings: Settings) -> list[dict[str, Any]]:
-    """Every row, behind a progress bar where someone watches."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    quiet = not (sys.stdout.isatty() and sys.stderr.isatty())
+    """Every row, behind a line of progress where someone watches."""
+    progress = Progress(sum(len(row.entries) for row in rows))
     results = []
-    # While a step is timed nothing else should run: the bar has no thread of its own.
-    with Progress(console=Console(stderr=True), disable=quiet, auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("", total=sum(len(row.entries) + 1 for row in rows))
-        for row in rows:
+    for one in rows:
 
-            def progress(label: str, title: str = row.title) -> None:
-                bar.update(task, description=f"{title}: {label}", advance=1, refresh=True)
+        def tell(label: str, title: str = one.title) -> None:
+            progress(f"{title}: {label}")
 
-            results.append(measure(row, settings, progress=progress))
-            bar.update(task, advance=1, refresh=True)
+        results.append(measure(one, settings, progress=tell))
+    progress.clear()
     return results
-
-
-def print_table(results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    unit = "us" if console.options.ascii_only else "µs"
-    info, here = fastopt.info(), installed()
-    console.print(
-        f"AdamW, float32, a step on {info.threads} thread{'s' * (info.threads > 1)}; kernels for {info.isa}. "
-        "Below each time, how many times as long as fastopt."
-    )
-    shown = [name for name in ("fastopt", *OTHERS, "bytes only") if any(name in r["seconds"] for r in results)]
-    table = Table("step")
-    for name in shown:
-        table.add_column(name, justify="right")
-    for r in results:
-        cells = []
-        for name in shown:
-            if name not in r["seconds"]:
-                cells.append("")
-                continue
-            ratio = "" if name == "fastopt" else f"{r['ratios'][name]['median']:.3g}x"
-            cells.append(f"{microseconds(r['seconds'][name]['median'])} {unit}\n[dim]{ratio}[/]")
-        table.add_row(r["title"], *cells)
-    console.print(table)
-    if "bytes only" in shown:
-        console.print(
-            "bytes only: a loop in C that touches as many bytes and computes next to nothing, the memory's limit"
-        )
-    console.print("found: " + ", ".join(["NumPy", *(f"{name} {version}" for name, version in here.items())]))
-    missing = [name for name in PACKAGES if name not in here]
-    if missing:
-        console.print(f"not installed: {', '.join(missing)}")
-    for reason in dict.fromkeys(f"{label}: {why}" for r in results for label, why in r["absent"].items()):
-        console.print(f"left out: {reason}", markup=False)
-
-
-def microseconds(seconds: float) -> str:
-    return f"{seconds * 1e6:,.1f}" if seconds < 1e-4 else f"{seconds * 1e6:,.0f}"
