@@ -62,6 +62,11 @@ extern const fo_scalar_info fo_scalars[FO_SCALAR_COUNT];
 /* Runs kernel `id` once over n elements of non-overlapping contiguous buffers. */
 void fo_run(int id, int dtype, ptrdiff_t n, void *const *buf, const double *coef, int flush);
 
+/* A sum of a walk over one block, and Adafactor's vectors of one matrix (see factors.h), in the caller's floating-point mode. */
+double fo_run_sum(int sum, int dtype, ptrdiff_t n, const void *const *in);
+void fo_run_factors(int dtype, ptrdiff_t rows, ptrdiff_t columns, const double *row_sums, const double *column_sums, void *r,
+                    void *c, void *a, const double *coef);
+
 /* Instruction sets: names by index, whether this CPU has one, and the one in use. */
 int fo_isa_count(void);
 const char *fo_isa_name(int isa);

@@ -60,15 +60,16 @@ def plain(x: Any) -> str:
     return "[" + ", ".join(map(plain, x)) + "]" if isinstance(x, (list, tuple)) else repr(x)
 
 
-def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer) -> None:
+def assert_same_bits(a: fastopt.Optimizer, b: fastopt.Optimizer, where: str = "") -> None:
     ours, theirs = written(a), written(b)
     assert ours.keys() == theirs.keys()
     differing = [name for name in ours if not same_bits(ours[name], theirs[name])]
     for name in differing[:1]:
         x, y = ours[name].ravel("K"), theirs[name].ravel("K")
         at = next(i for i in range(x.size) if not same_bits(x[i : i + 1], y[i : i + 1]))
-        raise AssertionError(f"{len(differing)} arrays differ, first {name!r} at {at}: {x[at]!r} and {y[at]!r}")
-    assert counts(a) == counts(b)
+        found = f"first {name!r} at {at}: {x[at]!r} and {y[at]!r}"
+        raise AssertionError(f"{len(differing)} arrays differ, {found}{where and f', on {where}'}")
+    assert counts(a) == counts(b), where
 
 
 def same_report(a: fastopt.Report, b: fastopt.Report) -> bool:

@@ -66,6 +66,14 @@ int fo_isa_available(int isa)
 
 const fo_functions *fo_functions_for(int dtype) { return isas[active].functions[dtype]; }
 
+double fo_run_sum(int sum, int dtype, ptrdiff_t n, const void *const *in) { return fo_functions_for(dtype)->sum[sum](n, in); }
+
+void fo_run_factors(int dtype, ptrdiff_t rows, ptrdiff_t columns, const double *row_sums, const double *column_sums, void *r,
+                    void *c, void *a, const double *coef)
+{
+    fo_functions_for(dtype)->adafactor_factors(rows, columns, row_sums, column_sums, r, c, a, coef);
+}
+
 #define COUNT(x) +1
 #define NONE(x)
 #define NAME(x) #x,

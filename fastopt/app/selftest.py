@@ -1,16 +1,17 @@
-"""``fastopt.selftest()``: the kernels against their twins, on the user's own CPU."""
+"""``fastopt.selftest()``: the core against its twins, on the user's own CPU."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt import reference
+from fastopt import optimizers, reference
 from fastopt.base import memory
 from fastopt.base.arguments import whole
 from fastopt.base.rng import MOST
@@ -38,14 +39,15 @@ class SelfTest(NamedTuple):
         verdict = "FAILED" if self.failures else "passed"
         lines = [
             f"self-test {verdict}: {self.checks - len(self.failures)} of {self.checks} comparisons equal bit for bit",
-            f"{len(_core.KERNELS)} kernels, 3 norms, 3 losses and the vectors of L-BFGS, float32 and float64, "
-            f"on {', '.join(self.isas)}; {self.seconds:.1f} s",
+            f"{len(_core.KERNELS)} kernels and steps with each of {len(optimizers.__all__)} rules, norms and sums, "
+            f"{len(_core.SCALARS)} functions between walks, Adafactor's factors, 3 losses and the vectors of L-BFGS, "
+            f"float32 and float64, on {', '.join(self.isas)}; {self.seconds:.1f} s",
         ]
         return "\n".join([*lines, *self.failures[:20]])
 
 
 def selftest(seed: int = 0) -> SelfTest:
-    """Runs every kernel on every instruction set that this CPU has against its NumPy twin.
+    """Runs all that steps are made of, and steps, on every instruction set that this CPU has against their NumPy twins.
 
     seed : of the numbers to compare on, 0 or larger.
 
@@ -65,6 +67,16 @@ def selftest(seed: int = 0) -> SelfTest:
                             checks += 1
                             if not COMPARE.get(name, _compare_kernel)(name, rng, dtype, length, flush):
                                 failures.append(f"{name}: {isa}, {np.dtype(dtype)}, n={length}, flush={flush}")
+                    for name in optimizers.__all__:
+                        checks += 1
+                        if not _compare_steps(name, rng, dtype, flush):
+                            failures.append(f"{name}: {isa}, {np.dtype(dtype)}, flush={flush}")
+        # They are the same code on every instruction set.
+        for name in _core.SCALARS:
+            for flush in (True, False):
+                checks += 1
+                if not _compare_scalar(name, rng, flush):
+                    failures.append(f"{name}: flush={flush}")
     finally:
         _core.use_isa(before)
     return SelfTest(checks, tuple(failures), _core.isas(), time.perf_counter() - started)
@@ -77,6 +89,10 @@ def same_bits(a: Array, b: Array) -> bool:
     bits = np.dtype(f"u{a.itemsize}")
     equal = np.ascontiguousarray(a).view(bits) == np.ascontiguousarray(b).view(bits)
     return bool(np.all(equal | ((a != a) & (b != b))))
+
+
+def same_number(a: float, b: float) -> bool:
+    return struct.pack("=d", a) == struct.pack("=d", b) or (a != a and b != b)
 
 
 def random_array(rng: np.random.Generator, dtype: Any, length: int) -> Array:
@@ -104,6 +120,53 @@ def _compare_norm(name: Any, rng: np.random.Generator, dtype: Any, length: int, 
     with _core.subnormals(flush), np.errstate(all="ignore"):
         theirs = reference.norm([g], getattr(reference, name))
     return ours == theirs
+
+
+def _compare_sum(name: str, rng: np.random.Generator, dtype: Any, length: int, flush: bool) -> bool:
+    buffers = [random_array(rng, dtype, length) for _ in _core.SUMS[name]]
+    with _core.subnormals(flush), np.errstate(all="ignore"):
+        return same_number(_core.run_sum(name, buffers), getattr(reference, name)(*buffers))
+
+
+def _compare_factors(name: str, rng: np.random.Generator, dtype: Any, length: int, flush: bool) -> bool:
+    rows, columns = max(length, 1), 1 + length // 7
+    row_sums, column_sums = (random_array(rng, np.float64, n) ** 2 for n in (rows, columns))
+    ours = [random_array(rng, dtype, n) for n in (rows, columns, rows)]
+    theirs = [a.copy() for a in ours]
+    keep = float(rng.random())
+    coefs = keep, 1 - keep, float(rng.choice([0.0, 1e-30])), float(rng.choice([0.0, 1e-38, 1.0]))
+    with _core.subnormals(flush), np.errstate(all="ignore"):
+        for run, (r, c, a) in ((_core.run_factors, ours), (reference.adafactor_factors, theirs)):
+            run(row_sums, column_sums, r, c, a, *coefs)
+    return all(same_bits(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _compare_scalar(name: str, rng: np.random.Generator, flush: bool) -> bool:
+    """Of numbers that are now and then special, or equal to each other, or a switch that is on or off."""
+    shape = 1000, len(_core.SCALARS[name][0])
+    drawn = np.where(rng.random(shape) < 0.5, 0.5, 2 * rng.random(shape))
+    special = rng.choice([0.0, 1.0, 1e-320, 1e-200, 1e200, math.inf, math.nan], shape)
+    often = np.linspace(0.02, 0.3, 1000)[:, None]
+    for given in np.where(rng.random(shape) < often, special, drawn).tolist():
+        with _core.subnormals(flush):
+            ours, theirs = _core.run_scalar(name, given), getattr(reference, name)(*given)
+        if not all(map(same_number, ours, theirs)):
+            return False
+    return True
+
+
+def _compare_steps(name: str, rng: np.random.Generator, dtype: Any, flush: bool) -> bool:
+    """Steps of a rule, scaled and with decay, in the loop that does both: two steps of each backend."""
+    params = [random_array(rng, dtype, n).reshape(shape) for n, shape in ((35, (5, 7)), (_core.CHUNK + 67, -1))]
+    both = [[p.copy() for p in params] for _ in range(2)]
+    more: dict[str, Any] = {"lr": 0.01, "decoupled_decay": 0.1, "flush_subnormals": flush}
+    kinds = zip(both, ("c", "numpy"), strict=True)
+    opts = [getattr(optimizers, name)(own, backend=backend, **more) for own, backend in kinds]
+    for _ in range(2):
+        gradients = [random_array(rng, dtype, p.size).reshape(p.shape) for p in params]
+        for opt in opts:
+            opt.step(gradients, grad_scale=0.75)
+    return all(same_bits(a, b) for a, b in zip(*both, strict=True))
 
 
 def _compare_vectors(name: str, rng: np.random.Generator, dtype: Any, length: int, flush: bool) -> bool:
@@ -143,6 +206,8 @@ COMPARE: dict[str, Callable[[str, np.random.Generator, Any, int, bool], bool]] =
     "sum_squares": _compare_norm,
     "sum_abs": _compare_norm,
     "max_abs": _compare_norm,
+    **dict.fromkeys(_core.SUMS, _compare_sum),
+    "adafactor_factors": _compare_factors,
     "vectors": _compare_vectors,
     "softmax_cross_entropy": _compare_loss,
     "sigmoid_cross_entropy": _compare_loss,

@@ -462,27 +462,7 @@ cdef class Plan(Programmed):
         fo_yield(&self.plan)
 
 
-def run_kernel(str name, list buffers, list coefs, bint flush=True):
-    """One kernel over whole buffers, for tests and the self-test: 1-d, contiguous, of one type and length."""
-    cdef void* buf[FO_MAX_BUFFERS]
-    cdef double coef[FO_MAX_COEFS]
-    cdef int id = _kernels[name][0], dtype, i
-    cdef Py_ssize_t n = len(buffers[0])
-    _, _, buffer_names, coef_names = _kernels[name]
-    if len(buffers) != len(buffer_names) or len(coefs) != len(coef_names):
-        raise ValueError(f"{name} takes buffers {buffer_names} and coefficients {coef_names}")
-    check_parameters(buffer_names, buffers)
-    for i in range(len(buffers)):
-        if buffers[i].shape != (n,) or buffers[i].dtype != buffers[0].dtype:
-            raise ValueError(f"{name}: buffers must be 1-d, of one dtype and length")
-        buf[i] = cnp.PyArray_DATA(buffers[i])
-    for i in range(len(coefs)):
-        coef[i] = coefs[i]
-    dtype = FO_F32 if cnp.PyArray_TYPE(buffers[0]) == cnp.NPY_FLOAT else FO_F64
-    with nogil:
-        fo_run(id, dtype, n, buf, coef, flush)
-
-
+include "pieces.pxi"
 include "engine.pxi"
 include "gradients.pxi"
 include "vectors.pxi"

@@ -31,8 +31,12 @@ cdef extern from "fastopt.h" nogil:
         int outs
         const char** in_ "in"
         const char** out
+        void (*run)(const double* in_, double* out)
     const fo_scalar_info* fo_scalars
 
+    double fo_run_sum(int sum, int dtype, Py_ssize_t n, const void** in_)
+    void fo_run_factors(int dtype, Py_ssize_t rows, Py_ssize_t columns, const double* row_sums, const double* column_sums,
+                        void* r, void* c, void* a, const double* coef)
     void fo_run(int id, int dtype, Py_ssize_t n, void** buf, const double* coef, int flush)
     int fo_isa_count()
     const char* fo_isa_name(int isa)

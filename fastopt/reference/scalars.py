@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., tuple[float, ...]])
+
+
+def _flushing(function: Function) -> Function:
+    """With subnormals flushed, where arithmetic flushes them, before a selection would pass them on."""
+
+    @functools.wraps(function)
+    def flushed(*values: float) -> tuple[float, ...]:
+        return function(*(1.0 * x for x in values))
+
+    return cast(Function, flushed)
 
 
 def _smaller(a: float, b: float) -> float:
@@ -26,6 +41,7 @@ def _root(x: float) -> float:
         return float(np.sqrt(np.float64(x)))
 
 
+@_flushing
 def trust(pp: float, uu: float, lr: float, largest: float, eps_norm: float, low: float, high: float) -> tuple[float]:
     p = _smaller(_root(pp), largest)
     u = _root(uu)
@@ -34,6 +50,7 @@ def trust(pp: float, uu: float, lr: float, largest: float, eps_norm: float, low:
     return (lr * (_smaller(_larger(found, low), high) if usable else 1.0),)
 
 
+@_flushing
 def adafactor_step(
     pp: float, uu: float, elements: float, rate: float, eps2: float, relative: float, clipping: float
 ) -> tuple[float]:
@@ -44,6 +61,7 @@ def adafactor_step(
     return (_ratio(size * rate, excess),)
 
 
+@_flushing
 def prodigy_begin(
     d: float, d0: float, rate: float, beta1: float, beta2: float, safeguard: float
 ) -> tuple[float, float, float, float]:
@@ -51,6 +69,7 @@ def prodigy_begin(
     return d * (1 - beta1), d * d * (1 - beta2), _ratio(d, d0) * (d if safeguard != 0 else dlr), dlr
 
 
+@_flushing
 def prodigy_estimate(
     d: float, num: float, d_max: float, dot: float, den: float, d0: float, dlr: float, beta3: float,
     d_coef: float, growth: float, by_max: float, decay: float, eps: float,

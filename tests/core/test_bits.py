@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,43 +32,71 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype._
 every_flush = pytest.mark.parametrize("flush", [True, False], ids=["flush", "keep"])
 
 
-def step_both(ours: fastopt.Optimizer, theirs: fastopt.Optimizer, g: Any) -> None:
-    """One step of kernel and reference: the same report or the same refusal, and the same bits."""
+ISAS = _core.isas()
+
+
+@contextmanager
+def on(isa: str) -> Iterator[None]:
+    before = _core.active_isa()
+    _core.use_isa(isa)
     try:
-        expected = theirs.step(g)
-    except fastopt.NonFiniteError:
-        with pytest.raises(fastopt.NonFiniteError):
-            ours.step(g)
-    else:
-        assert same_report(ours.step(g), expected)
-    assert_same_bits(ours, theirs)
+        yield
+    finally:
+        _core.use_isa(before)
 
 
-def run_both(case: Case, params: Any, gradients: list[Any], **more: Any) -> fastopt.Optimizer:
-    """Steps kernel and reference over the same gradients, comparing after each step."""
-    ours = case.make(params, **more)
-    theirs = case.make(copies(params), backend="numpy", **more)
+class Everywhere:
+    """A kernel's optimizer on each instruction set that this CPU has, and one reference for all of them."""
+
+    def __init__(self, case: Case, params: Callable[[], Any], **more: Any) -> None:
+        self.ours = {isa: case.make(params(), **more) for isa in ISAS}
+        self.theirs = case.make(params(), backend="numpy", **more)
+
+    def step(self, g: Any) -> None:
+        """One step of all: the same report or the same refusal, and the same bits."""
+        try:
+            expected = self.theirs.step(g)
+        except fastopt.NonFiniteError:
+            expected = None
+        for isa, opt in self.ours.items():
+            with on(isa):
+                if expected is None:
+                    with pytest.raises(fastopt.NonFiniteError):
+                        opt.step(g)
+                else:
+                    assert same_report(opt.step(g), expected), isa
+            assert_same_bits(opt, self.theirs, isa)
+
+    def scatter(self, make: Callable[[Any], Any]) -> None:
+        """Puts what `make` gives of an array in place of all that a step writes, the same everywhere."""
+        for name, a in written(self.theirs).items():
+            a[...] = make(a)
+            for opt in self.ours.values():
+                written(opt)[name][...] = a
+
+
+def run_everywhere(case: Case, params: Any, gradients: list[Any], **more: Any) -> Everywhere:
+    """Steps kernels and reference over the same gradients, comparing after each step."""
+    found = Everywhere(case, lambda: copies(params), **more)
     for g in gradients:
-        step_both(ours, theirs, g)
-    return ours
+        found.step(g)
+    return found
 
 
 @every_case
 @every_dtype
-@every_flush
-def test_every_length(case: Case, dtype: Any, flush: bool, isa: str) -> None:
+def test_every_length(case: Case, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     params = [ordinary(rng, n, dtype) for n in LENGTHS]
     gradients = [[ordinary(rng, n, dtype) for n in LENGTHS] for _ in range(3)]
-    opt = run_both(case, params, gradients, flush_subnormals=flush)
-    assert opt.t == 3
+    assert run_everywhere(case, params, gradients).theirs.t == 3
 
 
 @every_case
 @every_dtype
 @every_flush
 @pytest.mark.parametrize("kinds", [*SPECIAL, "all"])
-def test_special_values_in_every_input(case: Case, dtype: Any, flush: bool, kinds: str, isa: str) -> None:
+def test_special_values_in_every_input(case: Case, dtype: Any, flush: bool, kinds: str) -> None:
     """NaN, infinities, signed zeros, subnormals and extremes in parameters, gradients and state."""
     rng = np.random.default_rng(2)
     chosen = tuple(SPECIAL) if kinds == "all" else (kinds,)
@@ -76,46 +106,49 @@ def test_special_values_in_every_input(case: Case, dtype: Any, flush: bool, kind
         return [sprinkled(rng, n, dtype, *chosen) for n in lengths]
 
     params = arrays()
-    ours = case.make(params, flush_subnormals=flush)
-    theirs = case.make(copies(params), flush_subnormals=flush, backend="numpy")
+    everywhere = Everywhere(case, lambda: copies(params), flush_subnormals=flush)
     for step in range(4):
         if step % 2:
             # Two steps from a state that no sequence of steps would reach: every buffer gets special values.
-            for (_, a), (_, b) in zip(written(ours).items(), written(theirs).items(), strict=True):
-                a[...] = sprinkled(rng, a.shape, dtype, *chosen)
-                b[...] = a
-        g = arrays()
-        step_both(ours, theirs, g)
+            everywhere.scatter(lambda a: sprinkled(rng, a.shape, dtype, *chosen))
+        everywhere.step(arrays())
 
 
 @every_case
 @every_dtype
-def test_every_alignment(case: Case, dtype: Any, isa: str) -> None:
+def test_every_alignment(case: Case, dtype: Any) -> None:
     rng = np.random.default_rng(3)
-    params = [misaligned(ordinary(rng, 67, dtype), k) for k in range(16)]
-    gradients = [[misaligned(ordinary(rng, 67, dtype), (5 * k) % 16) for k in range(16)] for _ in range(2)]
-    run_both(case, params, gradients)
+    params = [ordinary(rng, 67, dtype) for _ in range(16)]
+    everywhere = Everywhere(case, lambda: [misaligned(p, k) for k, p in enumerate(params)])
+    for _ in range(2):
+        everywhere.step([misaligned(ordinary(rng, 67, dtype), (5 * k) % 16) for k in range(16)])
 
 
 @every_case
 @every_dtype
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_every_layout_of_the_gradient(case: Case, dtype: Any, order: Any, isa: str) -> None:
+def test_every_layout_of_the_gradient(case: Case, dtype: Any, order: Any) -> None:
     rng = np.random.default_rng(4)
-    for shape in [(5, 7), (40, 70), (1, 1030), (1030, 1)]:
-        p = np.asarray(ordinary(rng, shape, dtype), order=order)
-        for layout, g in awkward_gradients(ordinary(rng, shape, dtype)).items():
-            before = g.copy()
-            opt = run_both(case, [p.copy(order="K")], [[g], [g]])
-            assert np.array_equal(g, before), f"the gradient ({layout}) was written"
-            same = case.make([p.copy(order="K")])
-            for _ in range(2):
-                same.step([np.array(g, order=order)])
-            assert_same_bits(opt, same)
+    shapes = [(5, 7), (40, 70), (1, 1030), (1030, 1)]
+    gradients = {
+        f"{layout} of {shape}": g
+        for shape in shapes
+        for layout, g in awkward_gradients(ordinary(rng, shape, dtype)).items()
+    }
+    params = {name: np.asarray(ordinary(rng, g.shape, dtype), order=order) for name, g in gradients.items()}
+    before = {name: g.copy() for name, g in gradients.items()}
+    everywhere = run_everywhere(case, params, [gradients, gradients])
+    same = case.make(copies(params))
+    for _ in range(2):
+        same.step({name: np.array(g, order=order) for name, g in gradients.items()})
+    assert_same_bits(same, everywhere.theirs)
+    assert [name for name, g in gradients.items() if not np.array_equal(g, before[name])] == [], (
+        "gradients were written"
+    )
 
 
 @every_dtype
-def test_many_dimensions(dtype: Any, isa: str) -> None:
+def test_many_dimensions(dtype: Any) -> None:
     rng = np.random.default_rng(5)
     case = next(case for case in CASES if case.id == "everything")
     for shape in [(), (1,), (0,), (3, 0, 2), (2, 3, 4), (3, 1, 2, 5), (7, 5, 3, 2, 11)]:
@@ -123,10 +156,10 @@ def test_many_dimensions(dtype: Any, isa: str) -> None:
             p = np.asarray(ordinary(rng, shape, dtype), order=order)
             g = ordinary(rng, shape[::-1], dtype).T
             h = np.moveaxis(ordinary(rng, (*shape[1:], *shape[:1]), dtype), -1, 0) if shape else g
-            run_both(case, [p], [[g], [h]])
+            run_everywhere(case, [p], [[g], [h]])
 
 
-def test_mixed_dtypes_and_orders_in_one_optimizer(isa: str) -> None:
+def test_mixed_dtypes_and_orders_in_one_optimizer() -> None:
     rng = np.random.default_rng(6)
     for case in CASES:
         params = {
@@ -136,7 +169,7 @@ def test_mixed_dtypes_and_orders_in_one_optimizer(isa: str) -> None:
         }
         g = [{k: ordinary(rng, p.shape, p.dtype) for k, p in params.items()} for _ in range(3)]
         g[1]["double"] = None
-        run_both(case, params, g)
+        run_everywhere(case, params, g)
 
 
 def digest(**more: Any) -> str:
