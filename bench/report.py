@@ -27,8 +27,8 @@ fastopt {fastopt} (kernels for {isa}), built by {compiler} with `{flags}`;
 Python {python}, NumPy {numpy}; {peers}.{missing}
 
 `python -m bench.peers --out FILE.json && python -m bench.report FILE.json` makes this page anew, on any machine.
-Times are medians of a step, ratios medians of the ratios within a round with their quartiles:
-[how](#how-it-is-measured).
+Times are medians of a step, ratios medians of the ratios within a round with their quartiles,
+and beside them the ratio of the means over all rounds: [how](#how-it-is-measured).
 
 ## What is promised
 
@@ -220,14 +220,15 @@ def promises(data: Data) -> str:
                 time(row["seconds"][row["of"]]["median"]),
                 "" if theirs is None else time(theirs),
                 "" if found is None else times(found),
+                "" if found is None else significant(found["of_means"]),
                 ("at most " if row["at_most"] else "") + f"{row['target']:g}",
                 "" if row["goal"] is None else f"{row['goal']:g}",
                 f"**{word}**" if word == "missed" else word,
             ]
         )
-    head = ("step", "against", "threads", "fastopt", "the other", "ratio", "target", "goal", "verdict")
+    head = ("step", "against", "threads", "fastopt", "the other", "ratio", "of means", "target", "goal", "verdict")
     lines += [
-        [row["title"], "", row["name"].partition("/")[2], "", "", "", "", "", f"failed: {row['error']}"]
+        [row["title"], "", row["name"].partition("/")[2], "", "", "", "", "", "", f"failed: {row['error']}"]
         for row in data.whole["rows"]
         if "error" in row
     ]

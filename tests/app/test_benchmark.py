@@ -195,7 +195,7 @@ def test_what_must_be_restored_is_restored_before_every_timed_step() -> None:
 
 def test_ratios_are_of_each_round() -> None:
     turns = Turns({"ours": [1.0, 2.0, 4.0], "theirs": [3.0, 4.0, 16.0]}, {})
-    assert ratios(turns, "ours")["theirs"] == {"median": 3.0, "q1": 2.5, "q3": 3.5}
+    assert ratios(turns, "ours")["theirs"] == {"median": 3.0, "q1": 2.5, "q3": 3.5, "of_means": 23 / 7}
 
 
 # Rows
@@ -305,7 +305,7 @@ def invented(one: Any) -> dict[str, Any]:
         "rule": work.rule, "threads": work.threads, "tensors": len(work.shapes), "elements": work.elements,
         "bytes_per_element": work.bytes_per_element, "rounds": 15, "batch": dict.fromkeys(labels, 1),
         "seconds": {label: around(x) for label, x in medians.items()},
-        "ratios": {label: around(x / ours) for label, x in medians.items()},
+        "ratios": {label: {**around(x / ours), "of_means": x / ours} for label, x in medians.items()},
         "absent": {"thinc": "thinc is not installed"} if "thinc" in labels else {},
     }  # fmt: skip
 

@@ -142,6 +142,13 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratios(turns: Turns, of: str) -> dict[str, dict[str, float]]:
-    """How many times as long as `of` each contender takes, from the ratio of each round."""
+    """How many times as long as `of` each contender takes, from the ratio of each round; and the ratio of their means,
+    in which a few slow rounds count."""
     ours = turns.seconds[of]
-    return {name: spread([b / a for a, b in zip(ours, own, strict=True)]) for name, own in turns.seconds.items()}
+    return {
+        name: {
+            **spread([b / a for a, b in zip(ours, own, strict=True)]),
+            "of_means": float(np.mean(own) / np.mean(ours)),
+        }
+        for name, own in turns.seconds.items()
+    }
