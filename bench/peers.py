@@ -75,7 +75,7 @@ def separate(work: Work) -> Contender:
         parts = everywhere(lambda piece: _core.norm([g[piece]], "sum_squares")[0])
         norm = math.hypot(*parts)
         if norm > limit:
-            everywhere(lambda piece: _core.rewrite([g[piece]], limit / norm, math.inf))
+            everywhere(lambda piece: _core.rewrite([g[piece]], limit, norm, math.inf))
         everywhere(lambda piece: _core.run_kernel("l2", [g[piece], p[piece]], [work.l2]))
         opt.step([g])
         everywhere(lambda piece: _core.run_kernel("average", [average[piece], p[piece]], [decay, 1 - decay]))

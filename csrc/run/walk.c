@@ -6,6 +6,14 @@
 
 enum { CACHE_LINE = 64 };
 
+static int has_loop(const fo_pass *pass, fo_fused *const *fused)
+{
+    for (int c = 0; c < pass->calls; c++)
+        if (fused[pass->call[c].kernel])
+            return 1;
+    return 0;
+}
+
 /* One tensor's elements from begin, a chunk boundary, to end. The loop of the rule itself multiplies a gradient that no
  * other stage changes by the scale, and lets the parameter decay, which always comes right before it. */
 void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, factor scale, ptrdiff_t begin, ptrdiff_t end,
@@ -16,7 +24,9 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
     const ptrdiff_t size = fo_item_size(grad->dtype);
     fo_kernel *const *kernels = ahead ? f->ahead : f->kernel;
     fo_fused *const *fused = ahead ? f->fused_ahead : f->fused;
-    const int direct = grad->dense && !pass->edits && scale.second == 1;
+    /* Passes outside the step have no such loop. */
+    const int scales = scale.first == 1 || has_loop(pass, fused);
+    const int direct = grad->dense && !pass->edits && scale.second == 1 && scales;
     chunk = chunk < FO_WALK / size ? chunk : FO_WALK / size;
     /* A first chunk that ends at a cache line of the parameter, where that pays: the state lies as it does. */
     const ptrdiff_t past = (ptrdiff_t)((uintptr_t)(tensor->slot[FO_SLOT_P] + begin * size) % CACHE_LINE) / size;
