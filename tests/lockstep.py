@@ -25,7 +25,8 @@ def written(opt: fastopt.Optimizer) -> dict[str, Array]:
     for name, entry in opt.state.items():
         found |= {f"{name}:{key}": x for key, x in entry.items() if isinstance(x, np.ndarray)}
     if opt.average is not None:
-        found |= {f"{name}:average": a for name, a in zip(opt.names, opt._engine.plan.averages, strict=True)}
+        averages = zip(opt.names, opt._engine.plan.averages, strict=True)
+        found |= {f"{name}:average": a for name, a in averages if a is not None}
     if opt._engine.accumulation is not None and (gathered := opt._engine.accumulated):
         means = zip(opt.names, opt._engine.accumulation.means, gathered.present, strict=True)
         found |= {f"{name}:accumulated": mean for name, mean, there in means if there}

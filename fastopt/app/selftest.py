@@ -156,14 +156,19 @@ def _compare_scalar(name: str, rng: np.random.Generator, flush: bool) -> bool:
 
 
 def _compare_steps(name: str, rng: np.random.Generator, dtype: Any, flush: bool) -> bool:
-    """Steps of a rule, scaled and with decay, in the loop that does both: two steps of each backend."""
-    params = [random_array(rng, dtype, n).reshape(shape) for n, shape in ((35, (5, 7)), (_core.CHUNK + 67, -1))]
+    """Steps of a rule, scaled and with decay, in the loop that does both: two steps of each backend. Of ordinary numbers
+    in a matrix, where one NaN would spread to all, and of special ones too in a vector."""
+
+    def drawn() -> list[Array]:
+        return [rng.standard_normal((5, 7)).astype(dtype), random_array(rng, dtype, _core.CHUNK + 67)]
+
+    params = drawn()
     both = [[p.copy() for p in params] for _ in range(2)]
     more: dict[str, Any] = {"lr": 0.01, "decoupled_decay": 0.1, "flush_subnormals": flush}
     kinds = zip(both, ("c", "numpy"), strict=True)
     opts = [getattr(optimizers, name)(own, backend=backend, **more) for own, backend in kinds]
     for _ in range(2):
-        gradients = [random_array(rng, dtype, p.size).reshape(p.shape) for p in params]
+        gradients = drawn()
         for opt in opts:
             opt.step(gradients, grad_scale=0.75)
     return all(same_bits(a, b) for a, b in zip(*both, strict=True))

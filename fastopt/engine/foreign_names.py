@@ -56,7 +56,7 @@ FOREIGN_NAMES: dict[str, tuple[Hint, ...]] = {
     "l2_penalty": _called("l2"),
     "decoupled_weight_decay": _called("decoupled_decay"),
     **dict.fromkeys(("num_threads", "n_jobs"), _called("threads")),
-    "nesterovs_momentum": (("nesterov", "called nesterov here, with momentum="),),
+    "nesterovs_momentum": _called("nesterov"),
     "parameters": _always("the parameters come first, without a name"),
     "var_list": _always("the parameters come first, without a name"),
 }

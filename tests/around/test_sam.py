@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastopt
@@ -40,7 +40,11 @@ def perturbation(params: Any, grads: Any, rho: float, norm: float, adaptive: boo
 @every_kind
 @every_dtype
 @pytest.mark.parametrize("backend", ["c", "numpy"])
-def test_the_perturbation_is_that_of_the_formula(norm: float, adaptive: bool, dtype: Any, backend: str) -> None:
+@pytest.mark.parametrize("maximize", [False, True])
+def test_the_perturbation_is_that_of_the_formula(
+    norm: float, adaptive: bool, dtype: Any, backend: str, maximize: bool
+) -> None:
+    """Up the loss, and where it is maximized down."""
     rng = np.random.default_rng(0)
     shapes: list[Any] = [(), (0,), (3, 5), (1041,), (7, 4), (6,)]
     params = [np.array(ordinary(rng, shape, dtype)) for shape in shapes]
@@ -48,10 +52,10 @@ def test_the_perturbation_is_that_of_the_formula(norm: float, adaptive: bool, dt
     grads: list[Any] = [np.array(ordinary(rng, shape, dtype)) for shape in shapes]
     grads[2], grads[5] = np.asfortranarray(grads[2]), None
     before = copies(params)
-    opt = fastopt.SGD(params, lr=0.1, backend=backend)
+    opt = fastopt.SGD(params, lr=0.1, backend=backend, maximize=maximize)
     sam = fastopt.SAM(opt, rho=0.7, norm=norm, adaptive=adaptive)
     sam.first_step(grads)
-    e = perturbation(before, grads, 0.7, norm, adaptive)
+    e = perturbation(before, grads, -0.7 if maximize else 0.7, norm, adaptive)
     assert any(x.any() for x in e)
     for p, start, x in zip(params, before, e, strict=True):
         expected = start + x.reshape(start.shape)
@@ -153,6 +157,8 @@ def test_backends_agree_bit_for_bit(norm: float, adaptive: bool, dtype: Any, isa
     values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=30),
     exponent=st.integers(-37, 37), dtype=st.sampled_from(DTYPES), flush=st.booleans(),
 )  # fmt: skip
+@example(values=[1.0, -0.5], exponent=37, dtype=np.float32, flush=False)
+@example(values=[1.0, -0.5], exponent=-37, dtype=np.float32, flush=True)
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_the_size_is_rho_for_gradients_of_any_size(values: Any, exponent: int, dtype: Any, flush: bool) -> None:
     g = (np.array(values) * 10.0**exponent).astype(dtype)

@@ -25,6 +25,9 @@ from tests.lockstep import snapshot
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 
+ATTACKS = "kernels", "factors", "steps", "matrices", "groups", "layouts", "refusals"
+
+
 def attack(module: str, name: str, isa: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module, name],
@@ -39,7 +42,7 @@ def attack(module: str, name: str, isa: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        *(("tests.hostile.guarded", name) for name in ("kernels", "steps", "layouts", "refusals")),
+        *(("tests.hostile.guarded", name) for name in ATTACKS),
         *(("tests.hostile.guarded_losses", name) for name in ("kernels", "threads", "losses", "vectors", "classes")),
     ],
 )

@@ -100,7 +100,7 @@ def test_references_and_objects_are_flat(what: str) -> None:
         for _ in range(50):
             settle(ACTS[what])
         references, objects = census()
-        for _ in range(500):
+        for _ in range(200):
             settle(ACTS[what])
         after, objects_after = census()
     assert after == references

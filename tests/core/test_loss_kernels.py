@@ -156,7 +156,7 @@ BAD_SOFTMAX: list[tuple[dict[str, Any], Any, str]] = [
     ({"gradient": np.empty((3, 4), np.float32)}, ValueError, "gradient has shape"),
     ({"gradient": READ_ONLY}, ValueError, "gradient is read-only"),
     ({"gradient": X}, ValueError, "gradient and logits overlap"),
-    ({"losses": None}, TypeError, "losses is a NoneType"),
+    ({"losses": None}, TypeError, "losses is None, not a numpy array"),
     ({"losses": np.empty(4, np.float32)}, TypeError, "losses has dtype float32"),
     ({"losses": np.empty(5)}, ValueError, "losses has shape"),
     ({"losses": C.view(np.float64)}, ValueError, "losses and classes overlap"),

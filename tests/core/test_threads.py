@@ -59,10 +59,15 @@ def split_everywhere(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("chunk", [1, 100, 1024])
 def test_one_digest_for_threads_and_chunks(
-    threads: int, chunk: int, isa: str, reference_digest: str, monkeypatch: pytest.MonkeyPatch
+    threads: int, chunk: int, reference_digest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split_everywhere(monkeypatch, chunk)
     assert digest(threads=threads) == reference_digest
+
+
+def test_one_digest_for_threads_on_every_isa(isa: str, reference_digest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_everywhere(monkeypatch, 100)
+    assert digest(threads=3) == reference_digest
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)

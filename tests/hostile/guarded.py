@@ -1,7 +1,7 @@
 """Arrays between pages that may not be touched: a byte too far, read or written, ends the process.
 
-`python -m tests.hostile.guarded kernels`, or steps, layouts, refusals or beyond, runs one attack and prints how many
-buffers it put there.
+`python -m tests.hostile.guarded kernels`, or factors, steps, matrices, groups, layouts, refusals or beyond, runs one
+attack and prints how many buffers it put there.
 """
 
 from __future__ import annotations
@@ -95,13 +95,16 @@ class Memory:
     def optimizer(self, case: Case, params: list[Array], **more: Any) -> fastopt.Optimizer:
         """One whose parameters, state and averages all lie here."""
         self.allow(READ_WRITE)
-        opt = case.make(self.arrays("p", params), **more)
+        return self.moved_here(case.make(self.arrays("p", params), **more))
+
+    def moved_here(self, opt: fastopt.Optimizer) -> fastopt.Optimizer:
+        """With its state and averages here, as its parameters are."""
         plan = opt._engine.plan
         states = [
             tuple(self.place(f"state {k}", i).array(a) for k, a in enumerate(buffers))
             for i, buffers in enumerate(plan.states)
         ]
-        averages = plan.averages if opt.average is None else self.arrays("average", params)
+        averages = [None if a is None else self.place("average", i).array(a) for i, a in enumerate(plan.averages)]
         opt._engine.plan = type(plan)(
             plan.template,
             plan.names,
@@ -110,6 +113,7 @@ class Memory:
             tuple(averages),
             plan.flush,
             plan.extents,
+            plan.frozen,
         )
         opt._engine.stale = True
         return opt
@@ -140,6 +144,11 @@ def kernels() -> None:
                 _core.run_kernel(name, here, values)
                 _core.run_kernel(name, contents, values)
                 assert all(map(same_bits, here, contents)), (name, n)
+        for name, buffers in _core.SUMS.items():
+            for i, n in enumerate(n for n in LENGTHS if n <= CHUNK):
+                contents = [ordinary(rng, n, memory.dtype) for _ in buffers]
+                here = [memory.place(role, i).array(a) for role, a in zip(buffers, contents, strict=True)]
+                assert _core.run_sum(name, here) == _core.run_sum(name, contents), (name, n)
         for g in memory.gradients([ordinary(rng, n, memory.dtype) for n in LENGTHS]):
             for kind in (1, 2, math.inf):
                 assert fastopt.global_norm(g, kind) == fastopt.global_norm(g.copy(), kind)
@@ -153,13 +162,120 @@ def steps() -> None:
             params = [ordinary(rng, n, memory.dtype) for n in LENGTHS]
             expected = case.make([p.copy() for p in params])
             opt = memory.optimizer(case, params, threads=3)
-            for how in ((2**40, CHUNK), (1, CHUNK), (1, 100)):
-                opt._engine.plan.split(*how)
-                g = [ordinary(rng, n, memory.dtype) for n in LENGTHS]
-                opt.step(memory.gradients(g))
-                expected.step(g)
-            for (name, a), b in zip(written(opt).items(), written(expected).values(), strict=True):
-                assert same_bits(a, b), (case.id, memory.dtype, name)
+            step_together(rng, memory, opt, expected, lambda g: g)
+            assert_same(opt, expected, case.id)
+
+
+# Alone and on threads, in chunks of any length, with memory asked for ahead and without.
+HOW = [(2**40, CHUNK, 0), (2**40, CHUNK, 1), (1, CHUNK, 1), (1, 100, 0)]
+
+
+def step_together(
+    rng: np.random.Generator,
+    memory: Memory,
+    opt: fastopt.Optimizer,
+    expected: fastopt.Optimizer,
+    tree: Callable[[list[Array]], Any],
+) -> None:
+    for per_thread, chunk, ahead in HOW:
+        opt._engine.plan.split(per_thread, chunk)
+        g = [ordinary(rng, p.shape, memory.dtype) for p in opt._engine.plan.params]
+        here = memory.gradients(g)
+        _core.prefetch(ahead)
+        try:
+            opt.step(tree(here))
+        finally:
+            _core.prefetch(-1)
+        expected.step(tree(g))
+
+
+def assert_same(opt: fastopt.Optimizer, expected: fastopt.Optimizer, what: str) -> None:
+    for (name, a), b in zip(written(opt).items(), written(expected).values(), strict=True):
+        assert same_bits(a, b), (what, name)
+
+
+# Around the bands of a factored walk, its blocks and the tails of its columns.
+MATRICES = [
+    *((rows, columns) for rows in (1, 2, 17, 63, 64, 65, 129) for columns in (1, 3, 16, 33)),
+    (1100, 3),
+    (2, 3, 5),
+    (3, 1, 17),
+    *((rows, CHUNK + more) for rows in (1, 3) for more in (-1, 0, 1, 5)),
+]
+
+
+def matrices() -> None:
+    """Rules that know rows and columns, or sums over tensors, on matrices in both orders: what they keep for each row
+    and each column is between guards too."""
+    rng = np.random.default_rng(4)
+    cases = [case for case in CASES if case.optimizer in (fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy)]
+    for memory in memories([math.prod(shape) for shape in MATRICES]):
+        for case in cases:
+            params = [
+                np.asarray(ordinary(rng, shape, memory.dtype), order="F" if i % 2 and len(shape) == 2 else "C")
+                for i, shape in enumerate(MATRICES)
+            ]
+            expected = case.make([p.copy(order="K") for p in params])
+            opt = memory.optimizer(case, params, threads=3)
+            step_together(rng, memory, opt, expected, lambda g: g)
+            assert_same(opt, expected, case.id)
+
+
+OWN_RULES: list[dict[str, Any]] = [
+    {},
+    {"rule": "sgd", "lr": 0.1, "momentum": 0.9},
+    {"frozen": True},
+    {"rule": "lion", "clip_value": 0.5},
+    {"rule": "lamb", "weight_decay": 0.1},
+    {"rule": "adafactor", "l2": 0.1},
+    {"rule": "adafactor", "factored": False, "momentum": 0.5},
+    {"rule": "prodigy"},
+]
+
+
+def groups() -> None:
+    """Groups with rules of their own; what is frozen is on pages that nobody may touch."""
+    rng = np.random.default_rng(5)
+    shapes: list[tuple[int, ...]] = [(7,), (17, 33), (CHUNK + 1,), (65, 5)]
+    every = [shape for _ in OWN_RULES for shape in shapes]
+
+    def tree(arrays: list[Array]) -> list[list[Array]]:
+        n = len(shapes)
+        return [arrays[k * n : (k + 1) * n] for k in range(len(OWN_RULES))]
+
+    def make(params: list[Array], **more: Any) -> fastopt.Optimizer:
+        own = [{"params": part, **given} for part, given in zip(tree(params), OWN_RULES, strict=True)]
+        return fastopt.AdamW(own, average=0.9, on_nonfinite="raise", **more)
+
+    for memory in memories([math.prod(shape) for shape in every]):
+        params = [ordinary(rng, shape, memory.dtype) for shape in every]
+        still = range(2 * len(shapes), 3 * len(shapes))
+        expected = make([p.copy() for p in params])
+        opt = memory.moved_here(make(memory.arrays("p", params), threads=3))
+        frozen = [memory.place("p", i) for i in still]
+        for place in frozen:
+            place.allow(NOTHING)
+        step_together(rng, memory, opt, expected, lambda g: tree(g))
+        for place in frozen:
+            place.allow(READ)
+        assert_same(opt, expected, "groups")
+        assert all(same_bits(opt._engine.plan.params[i], params[i]) for i in still)
+
+
+def factors() -> None:
+    """Adafactor's vectors and the sums that they are made of, each on its own."""
+    rng = np.random.default_rng(6)
+    for dtype in DTYPES:
+        for end in (False, True):
+            for rows, columns in [(1, 1), (1, 17), (17, 1), (64, 33), (130, 1000)]:
+                types = (np.float64, np.float64, dtype, dtype, dtype)
+                lengths = (rows, columns, rows, columns, rows)
+                contents = [ordinary(rng, n, t) for n, t in zip(lengths, types, strict=True)]
+                here = [guarded(a, end) for a in contents]
+                for arrays in (here, contents):
+                    row_sums, column_sums, r, c, a = arrays
+                    _core.run_factors(row_sums, column_sums, r, c, a, 0.5, 0.5, 0.0, 0.0)
+                assert all(map(same_bits, here, contents)), (rows, columns)
 
 
 def layouts() -> None:
@@ -234,5 +350,5 @@ def beyond() -> None:
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (kernels, steps, layouts, refusals, beyond)}[sys.argv[1]]()
+    {f.__name__: f for f in (kernels, factors, steps, matrices, groups, layouts, refusals, beyond)}[sys.argv[1]]()
     print(placed, "buffers between guards, on", _core.active_isa())

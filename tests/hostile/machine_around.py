@@ -82,7 +82,7 @@ def clipped(grads: list[Any], limit: float, norm_type: float, per_tensor: bool) 
         for part, norm in zip(parts, norms, strict=True):
             for i in part:
                 if norm > limit:
-                    reference.scale(found[i], grads[i], limit / norm)
+                    reference.load(found[i], grads[i], reference.factor_between(limit, norm))
                 else:
                     found[i][...] = grads[i]
     return found

@@ -722,3 +722,128 @@ def test_rprop_s_lr_is_no_schedule() -> None:
 def test_what_these_rules_refuse(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make([np.ones(2)])
+
+
+MATRICES = {"matrix": (6, 4), "cube": (2, 3, 5), "vector": (9,)}
+LONG = 30
+
+
+def of_matrices(seed: int) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape) for name, shape in MATRICES.items()}
+
+
+def rms(x: Array) -> float:
+    return math.sqrt(float(np.mean(x**2)))
+
+
+ADAFACTORS: dict[str, dict[str, Any]] = {
+    "paper": {"eps": (1e-30, 1e-3), "add_eps": True, "decay_first": True, "weight_decay": 0.1},
+    "floors": {"eps": (0.3, 1e-3), "d": 1.3},
+    "rare": {"eps": (0.02, 0.9), "add_eps": True, "beta2_decay": -0.5, "relative_step": False, "d": None},
+    "momentum": {"momentum": 0.7, "scale_parameter": False, "weight_decay": 0.2},
+    "unfactored": {"factored": False, "eps": (0.4, 1e-3), "momentum": 0.6},
+    "some": {"least_factored": 4, "d": 1.1},
+}
+
+
+@pytest.mark.parametrize("name", ADAFACTORS)
+def test_adafactor(name: str) -> None:
+    """Algorithms 4 to 6 of the paper, and what PyTorch and optax have instead of their parts."""
+    given: dict[str, Any] = {
+        "beta2_decay": -0.8, "eps": (None, 1e-3), "d": 1.0, "add_eps": False, "relative_step": True,
+        "scale_parameter": True, "decay_first": False, "momentum": None, "weight_decay": 0.0, "factored": True,
+        "least_factored": 0, **ADAFACTORS[name],
+    }  # fmt: skip
+    p, mine = of_matrices(4), of_matrices(4)
+    opt = fastopt.Adafactor(mine, wavering, **ADAFACTORS[name])
+    eps1, eps2 = given["eps"]
+    eps1 = 2.0**-52 if eps1 is None else eps1
+    added, least = (eps1, 0.0) if given["add_eps"] else (0.0, eps1)
+    rows, columns, full, m = ({key: np.zeros(1) for key in p} for _ in range(4))
+    clipped = 0
+    for t in range(1, LONG + 1):
+        g = of_matrices(100 + t)
+        g["cube"][1] = 0
+        assert opt.step(g)
+        lr, b = wavering(t - 1), 1 - t ** given["beta2_decay"]
+        rho = min(lr, 1 / math.sqrt(t)) if given["relative_step"] else lr
+        for key, x in g.items():
+            square = x**2 + added
+            if given["factored"] and x.ndim > 1 and min(x.shape[-2:]) >= given["least_factored"]:
+                rows[key] = b * rows[key] + (1 - b) * square.mean(-1, keepdims=True)
+                columns[key] = b * columns[key] + (1 - b) * square.mean(-2, keepdims=True)
+                means = np.maximum(rows[key].mean(-2, keepdims=True), least)
+                with np.errstate(invalid="ignore"):
+                    v = rows[key] / means * columns[key]
+            else:
+                v = full[key] = b * full[key] + (1 - b) * square
+            u = x / np.sqrt(np.maximum(v, least**2))
+            size = p[key] * (1 - lr * given["weight_decay"]) if given["decay_first"] else p[key]
+            alpha = rho * (max(eps2, rms(size)) if given["scale_parameter"] else 1.0)
+            if given["d"] is not None:
+                clipped += rms(u) > given["d"]
+                u = u / max(1.0, rms(u) / given["d"])
+            p[key] = p[key] * (1 - lr * given["weight_decay"])
+            if given["momentum"] is None:
+                p[key] = p[key] - alpha * u
+            else:
+                m[key] = given["momentum"] * m[key] + (1 - given["momentum"]) * alpha * u
+                p[key] = p[key] - m[key]
+            np.testing.assert_allclose(mine[key], p[key], rtol=1e-10, atol=1e-10, err_msg=f"{key} after step {t}")
+    assert clipped or given["d"] is None
+
+
+PRODIGIES: dict[str, dict[str, Any]] = {
+    "authors": {},
+    "correction": {"bias_correction": True, "weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 0.01},
+    "safeguard": {"safeguard_warmup": True, "d_coef": 0.7, "beta3": 0.9},
+    "growth": {"growth_rate": 1.2, "d0": 0.01},
+    "optax": {"update": "optax", "bias_correction": True, "d0": 1e-4},
+    "momentum-less": {"betas": (0.0, 0.9), "d_coef": 2.0, "d0": 0.001},
+}
+
+
+@pytest.mark.parametrize("name", PRODIGIES)
+def test_prodigy(name: str) -> None:
+    """Algorithm 4 of the paper as its authors implement it, down a valley towards 1, with gradients that also vary."""
+    given: dict[str, Any] = {
+        "betas": (0.9, 0.999), "eps": 1e-8, "beta3": None, "weight_decay": 0.0, "d0": 1e-6, "d_coef": 1.0,
+        "growth_rate": math.inf, "bias_correction": False, "safeguard_warmup": False, "update": "authors",
+        **PRODIGIES[name],
+    }  # fmt: skip
+    p, mine, begun = of_matrices(4), of_matrices(4), of_matrices(4)
+    opt = fastopt.Prodigy(mine, lambda t: 3 * wavering(t), **PRODIGIES[name])
+    (b1, b2), d0 = given["betas"], given["d0"]
+    b3 = math.sqrt(b2) if given["beta3"] is None else given["beta3"]
+    m, v, s = ({key: np.zeros(shape) for key, shape in MATRICES.items()} for _ in range(3))
+    d = d_max = d0
+    numerator = 0.0
+    ds = []
+    for t in range(1, LONG + 1):
+        noise = of_matrices(100 + t)
+        g = {key: np.sign(x - 1) + 0.3 * noise[key] for key, x in begun.items()}
+        assert opt.step(g)
+        correction = math.sqrt(1 - b2**t) / (1 - b1**t) if given["bias_correction"] else 1.0
+        dlr = d * 3 * wavering(t - 1) * correction
+        # The sum is of gradients times the way that has been gone.
+        gone = sum(float(np.sum(x * (begun[key] - p[key]))) for key, x in g.items())
+        numerator = b3 * numerator + d / d0 * dlr * gone
+        for key, x in g.items():
+            m[key] = b1 * m[key] + d * (1 - b1) * x
+            v[key] = b2 * v[key] + d**2 * (1 - b2) * x**2
+            s[key] = b3 * s[key] + d / d0 * (d if given["safeguard_warmup"] else dlr) * x
+        estimate = given["d_coef"] * numerator / sum(float(np.sum(np.abs(x))) for x in s.values())
+        if given["update"] == "optax":
+            d = max(d, estimate)
+        else:
+            d = max(d, estimate) if d == d0 else d
+            d_max = max(d_max, estimate)
+            d = min(d_max, d * given["growth_rate"])
+        for key in p:
+            p[key] = p[key] - dlr * given["weight_decay"] * p[key]
+            p[key] = p[key] - dlr * m[key] / (np.sqrt(v[key]) + d * given["eps"])
+            np.testing.assert_allclose(mine[key], p[key], rtol=1e-10, atol=1e-10, err_msg=f"{key} after step {t}")
+        assert opt.scalars["d"] == pytest.approx(d, rel=1e-10)
+        ds.append(d)
+    assert len(set(ds)) > 5

@@ -1,5 +1,5 @@
-"""Lion, LAMB, Adafactor and Prodigy against optax and PyTorch: 30 steps in float64, another lr at every step, a row of
-zeros, a tensor of zeros, steps whose gradient is zero."""
+"""Lion, LAMB, Adafactor and Prodigy against optax, PyTorch, Keras and prodigyopt: 30 steps in float64, another lr at
+every step, a row of zeros, a tensor of zeros, steps whose gradient is zero."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def ours(make: Callable[[Any], fastopt.Optimizer], grads: list[dict[str, Any]]) 
     return params, opt
 
 
-def assert_near(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+def assert_near(mine: dict[str, Any], theirs: dict[str, Any], tolerance: float = 1e-9) -> None:
     before = start()
     for name, p in mine.items():
         moved = np.abs(np.asarray(theirs[name]) - before[name]).max()
-        np.testing.assert_allclose(p, np.asarray(theirs[name]), rtol=0, atol=1e-9 * max(moved, 1e-9))
+        np.testing.assert_allclose(p, np.asarray(theirs[name]), rtol=0, atol=tolerance * max(moved, 1e-9))
 
 
 def by_optax(make: Callable[[Any], Any], grads: list[dict[str, Any]]) -> dict[str, Any]:
@@ -102,6 +102,86 @@ def test_adafactor_is_pytorch_s(weight_decay: float, d: float) -> None:
     assert_near(mine, {name: p.detach().numpy() for name, p in params.items()})
     assert [*opt.state["matrix"]] == ["t", "r", "c"]
     assert [*opt.state["vector"]] == ["t", "v"]
+
+
+@pytest.mark.parametrize("more", [{}, {"clip_threshold": 2.0, "beta_2_decay": -0.5, "epsilon_2": 0.3}], ids=str)
+@pytest.mark.parametrize("weight_decay", [None, 0.1])
+def test_adafactor_is_keras_s(
+    weight_decay: float | None, more: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule of Keras takes away `relative_step`, but the step is never above 1 / sqrt(t)."""
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")
+    keras = pytest.importorskip("keras", reason="keras (or jax, which its NumPy backend needs) is not installed")
+    if keras.backend.backend() != "numpy":
+        pytest.skip("Keras runs on another backend than NumPy here")
+    dtypes = pytest.importorskip("keras.src.backend.common.dtypes", reason="Keras has moved its private table of types")
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    try:
+        variables = {name: keras.Variable(p, dtype="float64", name=name) for name, p in start().items()}
+        theirs = keras.optimizers.Adafactor(learning_rate=0.02, weight_decay=weight_decay, **more)
+        for t, g in enumerate(gradients()):
+            theirs.learning_rate = rate(t)
+            theirs.apply(list(g.values()), list(variables.values()))
+        found = {name: np.array(v.value) for name, v in variables.items()}
+    finally:
+        keras.config.set_floatx(before)
+    names = {"clip_threshold": "d", "beta_2_decay": "beta2_decay"}
+    own: dict[str, Any] = {names[key]: x for key, x in more.items() if key in names}
+
+    def make(params: Any) -> fastopt.Optimizer:
+        eps = 1e-30, more.get("epsilon_2", 1e-3)
+        return fastopt.Adafactor(
+            params, rate, weight_decay=weight_decay or 0.0, add_eps=True, eps=eps, decay_first=True, **own
+        )
+
+    mine, _ = ours(make, gradients())
+    assert_near(mine, found)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("factored", [True, False])
+def test_adafactor_is_optax_s(momentum: float | None, factored: bool) -> None:
+    """optax computes t^beta2_decay in float32."""
+    theirs = by_optax(
+        lambda optax: optax.adafactor(rate, min_dim_size_to_factor=4, momentum=momentum, factored=factored), gradients()
+    )
+
+    def make(params: Any) -> fastopt.Optimizer:
+        own: dict[str, Any] = {"add_eps": True, "eps": (1e-30, 1e-3), "relative_step": False}
+        return fastopt.Adafactor(params, rate, momentum=momentum, factored=factored, least_factored=4, **own)
+
+    mine, _ = ours(make, gradients())
+    assert_near(mine, theirs, 1e-6)
+
+
+PRODIGYOPT = {
+    "defaults": {},
+    "corrected": {"use_bias_correction": True, "weight_decay": 0.1},
+    "safe": {"safeguard_warmup": True, "d_coef": 0.5, "beta3": 0.9},
+    "slow": {"growth_rate": 1.3, "d0": 1e-3, "betas": (0.8, 0.9)},
+}
+
+
+@pytest.mark.parametrize("name", PRODIGYOPT)
+def test_prodigy_is_its_authors(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    more: dict[str, Any] = dict(PRODIGYOPT[name])
+    grads = gradients(agreeing=True)
+    params = {name: torch.nn.Parameter(torch.from_numpy(p)) for name, p in start().items()}
+    theirs = prodigyopt.Prodigy(params.values(), **more)
+    for t, g in enumerate(grads):
+        for key, p in params.items():
+            p.grad = torch.from_numpy(g[key])
+        theirs.param_groups[0]["lr"] = slower(t)
+        theirs.step()
+    own = {("bias_correction" if key == "use_bias_correction" else key): x for key, x in more.items()}
+    mine, opt = ours(lambda p: fastopt.Prodigy(p, slower, **own), grads)
+    assert opt.scalars["d"] == pytest.approx(theirs.param_groups[0]["d"], rel=1e-9)
+    assert opt.scalars["d"] > 10 * more.get("d0", 1e-6)
+    assert_near(mine, {key: p.detach().numpy() for key, p in params.items()})
 
 
 def test_prodigy_is_optax_s() -> None:
