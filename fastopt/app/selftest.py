@@ -156,7 +156,7 @@ def _compare_scalar(name: str, rng: np.random.Generator, flush: bool) -> bool:
 
 
 def _compare_steps(name: str, rng: np.random.Generator, dtype: Any, flush: bool) -> bool:
-    """Steps of a rule, scaled and with decay, in the loop that does both: two steps of each backend. Of ordinary numbers
+    """Two steps of each backend with a rule, scaled and with decay, in the loop that does both. Of ordinary numbers
     in a matrix, where one NaN would spread to all, and of special ones too in a vector."""
 
     def drawn() -> list[Array]:
