@@ -57,7 +57,9 @@ def box(bounds: Any, shape: tuple[int, ...]) -> Box | None:
         low, high = _pairs(bounds, n, shape)
     for name, side in (("low", low), ("high", high)):
         if np.isnan(side).any():
-            raise ValueError(f"the {name} bound {_of(int(np.argmax(np.isnan(side))), shape)} is nan: expected a number")
+            raise ValueError(
+                f"bounds: the {name} one {_of(int(np.argmax(np.isnan(side))), shape)} is nan: expected a number"
+            )
     crossed = (low > high) | (low == np.inf) | (high == -np.inf)
     if crossed.any():
         i = int(np.argmax(crossed))
@@ -69,7 +71,7 @@ def box(bounds: Any, shape: tuple[int, ...]) -> Box | None:
 
 
 def _pairs(bounds: Any, n: int, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    if not isinstance(bounds, (list, tuple, np.ndarray)):
+    if not _is_row(bounds):
         raise TypeError(f"bounds is {shown(bounds)}: {EXPECTED}")
     if isinstance(bounds, np.ndarray) and bounds.shape == (*shape, 2):
         bounds = bounds.reshape(n, 2)
@@ -77,11 +79,15 @@ def _pairs(bounds: Any, n: int, shape: tuple[int, ...]) -> tuple[Array, Array]:
         raise ValueError(f"bounds has {len(bounds)} pairs and x0 {n} elements: {EXPECTED}")
     sides = np.empty((2, n))
     for i, pair in enumerate(bounds):
-        if not isinstance(pair, (list, tuple, np.ndarray)) or len(pair) != 2:
+        if not _is_row(pair) or len(pair) != 2:
             raise TypeError(f"bounds[{i}] is {shown(pair)}: expected a pair (low, high), None for no bound")
         for k, (bound, free) in enumerate(zip(pair, (-np.inf, np.inf), strict=True)):
             sides[k, i] = free if bound is None else number(f"bounds[{i}][{k}]", bound, "a number or None")
     return sides[0], sides[1]
+
+
+def _is_row(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim > 0)
 
 
 def _side(name: str, values: Any, shape: tuple[int, ...]) -> Array:

@@ -191,11 +191,13 @@ def test_variables_with_equal_bounds_stay() -> None:
         ([(0, 1), 1], TypeError, r"bounds\[1\] is 1: expected a pair"),
         ([(0, 1), (0, 1, 2)], TypeError, r"bounds\[1\] is \(0, 1, 2\): expected a pair"),
         ([(0, 1), ("0", 1)], TypeError, r"bounds\[1\]\[0\] is '0'"),
-        ([(0, 1), (math.nan, 1)], ValueError, r"the low bound of x\[1\] is nan"),
+        ([(0, 1), (math.nan, 1)], ValueError, r"bounds: the low one of x\[1\] is nan"),
         ([(0, 1), (math.inf, None)], ValueError, r"the bounds of x\[1\] are inf and inf"),
         (np.zeros((3, 2)), ValueError, "bounds has 3 pairs"),
         (3, TypeError, "bounds is 3: expected a pair"),
         ({0: (1, 2)}, TypeError, "bounds is"),
+        (np.array(0.5), TypeError, "bounds is"),
+        ([(0, 1), np.array(0.5)], TypeError, r"bounds\[1\] is"),
     ],
 )
 def test_bounds_that_are_none(bounds: Any, error: Any, words: str) -> None:
