@@ -14,6 +14,7 @@ from fastopt.base.tree import Array
 from fastopt.core import _core
 from fastopt.engine.numpy_plan import ReferenceVectors
 from fastopt.minimization import line_search
+from fastopt.minimization.box_vectors import BoxVectors
 from fastopt.minimization.line_search import Found
 from fastopt.minimization.progress import STUCK, Progress
 
@@ -61,9 +62,8 @@ HINTS = {
     "tolerance_change": "ftol here is on the change of the loss",
     "line_search_fn": "called line_search here",
     "tol": "give gtol or ftol",
-    "jac": "the function gives (loss, gradient)",
     "args": "make a function of x alone, with a lambda or functools.partial",
-    "bounds": "there are no bounds here",
+    "bounds": "minimize has them, with method='lbfgs'",
     "constraints": "there are no constraints here",
     "options": "give them as keywords of their own",
 }
@@ -78,7 +78,10 @@ class Tried(NamedTuple):
 
 
 class Descent:
-    """Where a descent is, and how it goes on: by L-BFGS with `history` > 0, else along -g or what `direct` gives."""
+    """Where a descent is, and how it goes on: by L-BFGS with `history` > 0, else along -g or what `direct` gives.
+
+    `within` are its vectors where it has bounds.
+    """
 
     def __init__(
         self,
@@ -90,10 +93,12 @@ class Descent:
         *,
         history: int = 0,
         direct: Direct | None = None,
+        within: BoxVectors | None = None,
         backend: str = "c",
     ) -> None:
         vectors: Any = _core.Vectors if backend == "c" else ReferenceVectors
-        self.vectors: _core.Vectors = vectors(n, dtype, history, memory.zeros)
+        self.vectors: Any = within or vectors(n, dtype, history, memory.zeros)
+        self._within = within
         self.value = math.nan
         self.steepest = self.norm = math.nan
         self.evaluations = 0
@@ -229,6 +234,8 @@ class Descent:
             options["max_evaluations"] = int(max_evaluations)
         if self._slopes:
             options["rounding"] = self.progress.rounding.relative
+            if self._within is not None:
+                options["longest"] = self._within.longest()
         if self._sloped:
             options["slope"] = slope
         along = self._try if self._slopes else self._loss
@@ -245,9 +252,9 @@ class Descent:
         return found
 
     def _first_step(self, slope: float) -> float:
-        """1 where the direction has a length of its own. Along -g one of length 1 at most, then what promises the
-        decrease of the step before (Nocedal & Wright, 2006, p. 59)."""
-        if self.vectors.count or self._direct is not None:
+        """1 where the direction has a length of its own, or bounds on all sides give it one. Along -g one of length 1
+        at most, then what promises the decrease of the step before (Nocedal & Wright, 2006, p. 59)."""
+        if self.vectors.count or self._direct is not None or (self._within is not None and self._within.closed):
             return 1.0
         if self._last is not None and not self._quasi:
             alpha, last = self._last

@@ -86,6 +86,7 @@ def strong_wolfe(
     c1: float = 1e-4,
     c2: float = 0.9,
     rounding: float = ROUNDING,
+    longest: float = math.inf,
     max_evaluations: int = 25,
 ) -> Found:
     """A step that fulfils the strong Wolfe conditions (Nocedal & Wright, 2006, algorithms 3.5 and 3.6):
@@ -97,6 +98,7 @@ def strong_wolfe(
     value, slope : phi(0), both, where it is known; the slope must be negative.
     c1, c2 : 0 < c1 <= c2 < 1.
     rounding : the relative rounding error of the loss; by default that of a loss in float64.
+    longest : no step is longer; one so long is taken where the first condition holds and the loss still falls.
     max_evaluations : of phi; the search gives up after them.
 
     Steps come from cubic interpolation within the bracket, and before there is one from extrapolation to between 1.1
@@ -111,6 +113,7 @@ def strong_wolfe(
         (value, slope), evaluations = _loss_and_slope(phi, 0.0), 1
     _check_start(value, slope)
     noise = within("rounding", rounding, at_least_0) * abs(value)
+    alpha = min(alpha, within("longest", longest, _above_0))
     before, low, high = None, _Point(0.0, value, slope), None
     width = older_width = math.inf
     while evaluations < max_evaluations:
@@ -120,7 +123,7 @@ def strong_wolfe(
         low_enough = tried.value <= value + (noise if -wanted < noise else wanted)
         if not (math.isfinite(tried.value) and math.isfinite(tried.slope)):
             high = _Point(alpha, math.inf, math.nan)
-        elif low_enough and abs(tried.slope) <= -c2 * slope:
+        elif low_enough and (abs(tried.slope) <= -c2 * slope or (alpha >= longest and tried.slope < 0)):
             return Found(alpha, tried.value, evaluations, True)
         elif not low_enough or (tried.value >= low.value + noise and low.alpha > 0):
             high = tried
@@ -130,7 +133,7 @@ def strong_wolfe(
             before, low = low, tried
         if high is None:
             assert before is not None
-            alpha = _extrapolate(before, low, noise)
+            alpha = min(_extrapolate(before, low, noise), longest)
             if not math.isfinite(alpha):
                 break
             continue
@@ -305,6 +308,11 @@ def _check(phi: Any, alpha: float, max_evaluations: int, **fractions: float) -> 
         within(name, x, inside_0_1)
     if fractions.get("c1", 0.0) > fractions.get("c2", 1.0):
         raise ValueError(f"c1={fractions['c1']!r} must not be larger than c2={fractions['c2']!r}")
+
+
+def _above_0(name: str, x: float) -> None:
+    if not x > 0:
+        raise ValueError(f"{name} is {x!r}: expected a number larger than 0")
 
 
 def _check_start(value: float, slope: float = -1.0) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.base.arguments import doubles, function
+from fastopt.base.arguments import doubles, function, number
 from fastopt.base.nonfinite import NonFiniteError
-from fastopt.base.tree import Array
+from fastopt.base.tree import Array, kind
+from fastopt.minimization.box import Box
+from fastopt.minimization.differences import Differences
 from fastopt.minimization.line_search import loss_and_gradient
 
 
@@ -23,12 +25,45 @@ class Objective:
             raise ValueError(f"x0 has shape {start.shape}: there is nothing to minimize over")
         self.start: Array = start.reshape(-1).copy()
         self.shape = start.shape
+        self.calls, self.cost = 0, 1
+        self.moved = False
+        self._differences: Differences | None = None
+
+    def admit(self, box: Box | None, differences: bool) -> None:
+        """Moves the start into the box, and with `differences` takes the function for one that gives its loss alone."""
+        if box is not None:
+            within = box.project(self.start)
+            self.moved = not np.array_equal(within, self.start)
+            self.start = within
+        if differences:
+            ends = np.full_like(self.start, np.inf)
+            low, high = (-ends, ends) if box is None else (box.low, box.high)
+            self._differences = Differences(self.loss, low, high)
+            self.cost = 1 + self._differences.calls
 
     def __call__(self, x: Array, g: Array) -> float:
-        # A copy: the function may keep what it gets.
-        value, gradient = loss_and_gradient(self._fun(x.copy().reshape(self.shape)), self.shape)
+        if self._differences is not None:
+            value = self.loss(x)
+            self._differences(x, value, g)
+            return value
+        value, gradient = loss_and_gradient(self._call(x), self.shape)
         g[...] = gradient.reshape(-1)
         return value
+
+    def loss(self, x: Array) -> float:
+        """By a function that gives nothing else."""
+        found = self._call(x)
+        if isinstance(found, (tuple, list)):
+            raise TypeError(
+                f"fun_and_grad returned {kind(found)}: with jac='2-point' it gives the loss alone; leave jac out for "
+                "one that gives (loss, gradient)"
+            )
+        return number("the loss that fun_and_grad returned", found)
+
+    def _call(self, x: Array) -> Any:
+        self.calls += 1
+        # A copy: the function may keep what it gets.
+        return self._fun(x.copy().reshape(self.shape))
 
     def refuse_start(self, value: float, g: Array) -> NonFiniteError:
         """What is not finite at x0."""
