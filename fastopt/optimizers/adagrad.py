@@ -25,6 +25,7 @@ class Adagrad(Optimizer):
     """
 
     __slots__ = ()
+    divides_by_root_of_squares = True
 
     lr = Hyperparameter(at_least_0, 1e-2)
     eps = Hyperparameter(at_least_0, 1e-10)
@@ -43,6 +44,11 @@ class Adagrad(Optimizer):
     @staticmethod
     def starts(h: Any) -> Mapping[str, float | str]:
         return {"s": h.initial_accumulator}
+
+    @classmethod
+    def check_value(cls, name: str, value: Any, fixed: Mapping[str, Any]) -> None:
+        if not fixed["initial_accumulator"]:
+            super().check_value(name, value, fixed)
 
     @staticmethod
     def coefficients(h: Any) -> dict[str, float]:

@@ -28,6 +28,7 @@ class Adam(Optimizer):
     """
 
     __slots__ = ()
+    divides_by_root_of_squares = True
 
     lr = Hyperparameter(at_least_0, 1e-3)
     betas = Hyperparameter(from_0_below_1, (0.9, 0.999), pair=True)

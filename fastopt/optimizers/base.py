@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from numbers import Real
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastopt.around import accumulation, averaging, nesterov
 from fastopt.around.accumulation import ACCUMULATED
@@ -97,6 +97,9 @@ class Optimizer(Persistent, Rule):
     threads = Choice(_threads, None)
     backend = Fixed(lambda name, value: one_of(name, value, ("c", "numpy")), "c")
 
+    divides_by_root_of_squares: ClassVar[bool] = False
+    """Whether eps is all that is left where the squares of gradients have become 0."""
+
     _engine: SkippingEngine
     _engine_class = SkippingEngine
     _parts = {"accumulation": accumulation}  # noqa: RUF012
@@ -180,6 +183,15 @@ class Optimizer(Persistent, Rule):
     def own_options(cls) -> dict[str, Any]:
         """Those that not every class has."""
         return {name: option for name, option in cls.options().items() if name not in Optimizer.options()}
+
+    @classmethod
+    def check_value(cls, name: str, value: Any, fixed: Mapping[str, Any]) -> None:
+        if name == "eps" and value == 0 and cls.divides_by_root_of_squares and fixed["flush_subnormals"]:
+            raise ValueError(
+                f"{cls.__name__} with eps=0 and flush_subnormals=True: the square of a gradient below 1e-19 (float32, "
+                "or 1e-154 in float64) is flushed to 0, and dividing by its root gives infinity: pass a small eps, "
+                "such as 1e-12, or flush_subnormals=False"
+            )
 
     @property
     def rule(self) -> str:

@@ -29,3 +29,4 @@ class WithMomentum(Optimizer):
                 f"momentum={value!r}, but this {cls.__name__} was made without momentum and keeps no buffer "
                 "for it: give momentum= at construction"
             )
+        super().check_value(name, value, fixed)

@@ -27,6 +27,7 @@ class RMSprop(WithMomentum):
     """
 
     __slots__ = ()
+    divides_by_root_of_squares = True
 
     lr = Hyperparameter(at_least_0, 1e-2)
     rho = Hyperparameter(from_0_below_1, 0.9)

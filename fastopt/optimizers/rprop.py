@@ -63,6 +63,7 @@ class Rprop(Optimizer):
     def check_value(cls, name: str, value: Any, fixed: Mapping[str, Any]) -> None:
         if name == "lr" and callable(value):
             raise ValueError("lr of Rprop is where its step sizes start: expected a number, no schedule")
+        super().check_value(name, value, fixed)
 
     @staticmethod
     def coefficients(h: Any) -> dict[str, float]:

@@ -246,7 +246,7 @@ def test_amsgrad_takes_the_maximum_of_v_before_its_correction() -> None:
 def test_first_step_of_adam_is_lr_long() -> None:
     """t counts from 1: both corrections divide by 1 - beta at the first step."""
     p = np.zeros(3)
-    fastopt.Adam(p, lr=0.5, eps=0).step(np.array([1e-20, -3.0, 1e20]))
+    fastopt.Adam(p, lr=0.5, eps=0, flush_subnormals=False).step(np.array([1e-20, -3.0, 1e20]))
     np.testing.assert_allclose(p, [-0.5, 0.5, -0.5], rtol=1e-14)
 
 
@@ -847,3 +847,25 @@ def test_prodigy(name: str) -> None:
         assert opt.scalars["d"] == pytest.approx(d, rel=1e-10)
         ds.append(d)
     assert len(set(ds)) > 5
+
+
+@pytest.mark.parametrize("rule", ["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "LAMB", "Prodigy"])
+def test_eps_of_0_where_squares_are_flushed_is_refused(rule: str) -> None:
+    """A gradient of 1e-20 in float32 has a square that is flushed: m over the root of it is infinite."""
+    cls = getattr(fastopt, rule)
+    p = np.zeros(1, np.float32)
+    with pytest.raises(ValueError, match=f"{rule} with eps=0 and flush_subnormals=True"):
+        cls([p], lr=1e-3, eps=0)
+    opt = cls([p], lr=1e-3)
+    for change in (lambda: setattr(opt, "eps", 0), lambda: opt.groups[0].update(eps=0.0)):
+        with pytest.raises(ValueError, match="flushed to 0"):
+            change()
+    cls([p], lr=1e-3, eps=0, flush_subnormals=False)
+
+
+def test_adam_without_flushing_needs_no_eps() -> None:
+    p = np.zeros(1, np.float32)
+    opt = fastopt.Adam([p], lr=1e-3, eps=0, flush_subnormals=False)
+    for _ in range(10):
+        opt.step([np.full(1, 1e-18, np.float32)])
+    np.testing.assert_allclose(p, -0.01, rtol=1e-2)
