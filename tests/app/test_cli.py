@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -15,8 +16,10 @@ import pytest
 import fastopt
 from fastopt.app.cli import main
 from fastopt.app.demo.network import batches, initialise, loss_and_gradients
+from fastopt.app.demo.picture import LINE, apart, draw
 from fastopt.app.demo.rows import ROWS
-from fastopt.app.demo.training import load, train
+from fastopt.app.demo.training import Result, load, train
+from fastopt.engine.rule import CLASSES
 
 for name in ("sklearn", "matplotlib", "rich"):
     pytest.importorskip(name)
@@ -41,6 +44,9 @@ def test_the_demo_trains_every_optimizer_to_the_same_bits(tmp_path: Path, capsys
     shown = " ".join(row.lower() for row in rows)
     for name in ("sgd", "nesterov", "adagrad", "rmsprop", "adam", "amsgrad", "adamw", "nadam"):
         assert name in shown
+    for name in ("lion", "lamb", "adafactor", "prodigy"):
+        assert name in shown
+    assert {row.optimizer for row in ROWS.values()} == set(CLASSES.values())
     assert out.read_bytes().startswith(b"\x89PNG")
     assert "\r" not in printed.out + printed.err
     assert printed.err == ""
@@ -56,6 +62,76 @@ def test_adamw_learns_the_digits(dtype: str, tmp_path: Path, capsys: Any) -> Non
     main([*arguments, "--epochs", "1", "--seed", "5", "--lr", "0.003", "--batch-size", "64"])
     again = capsys.readouterr().out
     assert float(re.search(r"([\d.]+)%", again).group(1)) < accuracy  # type: ignore[union-attr]
+
+
+def curves(**lasts: float) -> list[Result]:
+    """Losses from 2 to what is given, straight on a logarithmic axis, for rows of the demo."""
+    return [
+        Result(ROWS[key.replace("_", "-")], 0.9, [2 * (last / 2) ** (t / 4) for t in range(5)], 1e-6, 1e-6, True)
+        for key, last in lasts.items()
+    ]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is drawn, instead of being written."""
+    found: list[Any] = []
+
+    def keep(figure: Any, *_: Any, **__: Any) -> None:
+        figure.draw_without_rendering()
+        found.append(figure)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
+    return found
+
+
+def boxes(texts: list[Any]) -> list[Any]:
+    return [text.get_window_extent() for text in texts]
+
+
+def test_every_line_of_the_picture_is_named_where_it_can_be_read(figures: list[Any]) -> None:
+    draw(curves(**{key.replace("-", "_"): 1e-3 for key in ROWS}), Path("unused.png"), "about")
+    (figure,) = figures
+    named = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert sorted(named) == sorted(row.name for row in ROWS.values())
+    for axes in figure.axes:
+        assert len({text.get_color() for text in axes.texts}) == len(axes.texts) > 1
+        found = boxes([*axes.texts, axes.title])
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(found, 2))
+        for box in found:
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.y1
+            assert not any(box.overlaps(other.bbox) for other in figure.axes if other is not axes)
+
+
+def test_a_name_stands_where_its_line_ends(figures: list[Any]) -> None:
+    low, high = results = curves(sgd=1e-4, sgd_momentum=1e-1)
+    draw(results, Path("unused.png"), "about")
+    (axes,) = figures[0].axes
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("SGD", (4, low.losses[-1])),
+        ("SGD momentum", (4, high.losses[-1])),
+    ]
+    # Few lines have room: each name is at the height of its end.
+    for text, r in zip(axes.texts, results, strict=True):
+        height = axes.transData.transform((4, r.losses[-1]))[1]
+        box = text.get_window_extent()
+        assert box.y0 < height < box.y1
+
+
+def test_a_line_that_ends_early_says_how(figures: list[Any]) -> None:
+    (r,) = curves(adam=0.1)
+    draw([r._replace(losses=[2.0, 1.0, np.inf, np.nan])], Path("unused.png"), "about")
+    draw([r._replace(losses=[np.nan] * 3)], Path("unused.png"), "about")
+    texts = [figure.axes[0].texts[0] for figure in figures]
+    assert [text.get_text() for text in texts] == ["Adam (then nan)"] * 2
+    assert texts[0].xy == (1, 1.0)
+
+
+def test_names_are_moved_apart_and_no_further() -> None:
+    assert apart([0.1, 0.5], LINE) == [0.1, 0.5]
+    assert apart([0.3, 0.3], 0.1) == pytest.approx([0.25, 0.35])
+    assert apart([0.0, 0.5, 0.5, 0.52, 1.0], 0.1) == pytest.approx([0.0, 0.4067, 0.5067, 0.6067, 1.0], abs=1e-4)
 
 
 def test_a_kernel_that_differs_from_its_twin_is_shown(

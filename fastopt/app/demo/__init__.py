@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastopt.app.demo.report import describe, draw, print_table
+from fastopt.app.demo.picture import draw
+from fastopt.app.demo.report import describe, print_table
 from fastopt.app.demo.rows import ROWS, Row
 from fastopt.app.demo.training import load, train_all
 

@@ -1,11 +1,6 @@
-"""What the demo shows: a table and a picture."""
+"""What the demo prints: what it does, and a table."""
 
 from __future__ import annotations
-
-import math
-from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import fastopt
 from fastopt.app.demo.training import Data, Result
@@ -42,49 +37,3 @@ def print_table(results: list[Result]) -> None:
             "[green]same bits[/]" if r.same else "[bold red]DIFFERENT[/]",
         )
     console.print(table)
-
-
-SHADES = {
-    fastopt.SGD: "Blues",
-    fastopt.Adagrad: "Greys",
-    fastopt.RMSprop: "Greens",
-    fastopt.Adam: "Reds",
-    fastopt.AdamW: "Purples",
-    fastopt.NAdam: "Oranges",
-}
-DASHES: list[Any] = ["-", (0, (4, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1))]
-
-
-def draw(results: list[Result], out: Path, subtitle: str) -> None:
-    """The losses over the epochs: a color for each class, a shade and a line style for each of its variants.
-
-    Later variants are thinner and darker, so that of two that coincide both are seen.
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure  # without pyplot: no window, and no state left behind
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(10, 6.2), layout="constrained")
-    axes = figure.add_subplot()
-    seen: Counter[type] = Counter()
-    for r in results:
-        variant = seen[r.row.optimizer]
-        seen[r.row.optimizer] += 1
-        axes.plot(
-            [loss if 0 < loss < math.inf else math.nan for loss in r.losses],
-            label=r.row.name,
-            color=colormaps[SHADES[r.row.optimizer]](0.5 + 0.11 * variant),
-            linestyle=DASHES[variant],
-            linewidth=max(3.2 - 0.6 * variant, 1.4),
-        )
-    axes.set_yscale("log")
-    axes.set_xlim(0, len(results[0].losses) - 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss (log scale)")
-    axes.grid(which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("Learning handwritten digits: the same network with each optimizer of fastopt", loc="left", pad=32)
-    axes.text(0, 1.015, subtitle, transform=axes.transAxes, fontsize="small", color="dimgray")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), handlelength=4, labelspacing=0.8, frameon=False)
-    figure.savefig(out, dpi=150)

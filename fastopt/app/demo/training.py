@@ -88,9 +88,9 @@ def train(
 
 
 def memory(opt: fastopt.Optimizer, params: Params) -> list[Array]:
-    """All that an optimizer writes: parameters, state buffers, step counts and averages."""
+    """All that an optimizer writes: parameters, state buffers, step counts, its own numbers, and averages."""
     averages = [] if opt.average is None else [opt.averages]
-    return [np.asarray(leaf) for _, leaf in tree.flatten([params, opt.state, *averages])]
+    return [np.asarray(leaf) for _, leaf in tree.flatten([params, opt.state, opt.scalars, *averages])]
 
 
 def train_all(rows: list[Row], data: Data, epochs: int, batch_size: int, seed: int) -> list[Result]:
