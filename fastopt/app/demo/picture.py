@@ -78,8 +78,9 @@ def name_ends(axes: Any, own: list[Result]) -> None:
     for height, (_, point, name, color) in zip(apart([end[0] for end in ends], LINE), ends, strict=True):
         axes.annotate(
             name, point, (1.06, height), textcoords="axes fraction", color=color, fontsize="small", va="center",
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0,
-                        "relpos": (0, 0.5)},
+            arrowprops={
+                "arrowstyle": "-", "color": color, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5),
+            },
         )  # fmt: skip
 
 
