@@ -37,3 +37,8 @@ def print_table(results: list[Result]) -> None:
             "[green]same bits[/]" if r.same else "[bold red]DIFFERENT[/]",
         )
     console.print(table)
+    epochs = len(results[0].losses) - 1
+    few = [r.row for r in results if r.row.compared < epochs]
+    if few:
+        names = ", ".join(row.name for row in few)
+        console.print(f"{names}: the first {few[0].compared} epochs with NumPy too, which takes long", highlight=False)
