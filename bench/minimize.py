@@ -2,6 +2,8 @@
 
     python -m bench.minimize speed             evaluations and time to the minimum, a table
     python -m bench.minimize problems          the problems of Moré, Garbow & Hillstrom, a table
+    python -m bench.minimize nist              NIST's nonlinear regressions, by every method, tables
+    python -m bench.minimize bounded           the bounded problems of Hock & Schittkowski, a table
     python -m bench.minimize picture FILE.png  loss against evaluations for several methods
 
 The tables and the picture are those of docs/minimize.md and docs/lbfgs.md. Run with OPENBLAS_NUM_THREADS=1: the matrix
@@ -21,7 +23,9 @@ import numpy as np
 from scipy import optimize
 
 import fastopt
+from tests.minimization import hock_schittkowski
 from tests.minimization.mgh import PROBLEMS
+from tests.minimization.nist import REGRESSIONS, Regression
 
 Array = Any
 Function = Callable[[Array], tuple[float, Array]]
@@ -129,6 +133,85 @@ def problems(gtol: float = 1e-8) -> None:
     print(f"| at a published minimum | | {len(PROBLEMS)} | {reached[0]} | {totals[0]} | {reached[1]} | {totals[1]} |")
 
 
+MOST = 5000
+
+
+def least_squares(p: Regression, x0: Array) -> Any:
+    """SciPy's, told that the loss is a sum of squares."""
+    exact = {"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-15, "x_scale": "jac", "max_nfev": MOST}
+    return optimize.least_squares(lambda b: p.residuals(b)[0], x0, lambda b: p.residuals(b)[1], **exact)
+
+
+def fastopts(method: str, hess: str | None = None) -> Callable[[Regression, Array], Any]:
+    def run(p: Regression, x0: Array) -> Any:
+        more = {} if hess is None else {"hess": getattr(p, hess)}
+        return fastopt.minimize(p.fun_and_grad, x0, method, gtol=0, max_evaluations=MOST, **more)
+
+    return run
+
+
+def scipys(method: str, hess: str | None = None, **options: Any) -> Callable[[Regression, Array], Any]:
+    def run(p: Regression, x0: Array) -> Any:
+        more = {} if hess is None else {"hess": getattr(p, hess)}
+        return optimize.minimize(p.fun_and_grad, x0, jac=True, method=method, options=options, **more)
+
+    return run
+
+
+SOLVERS = {
+    "lbfgs": fastopts("lbfgs"),
+    "newton": fastopts("newton", "hess"),
+    "newton, 2JᵀJ": fastopts("newton", "gauss_newton"),
+    "SciPy L-BFGS-B": scipys("L-BFGS-B", gtol=0, ftol=0, maxiter=MOST, maxfun=MOST),
+    "SciPy BFGS": scipys("BFGS", gtol=0, maxiter=MOST),
+    "SciPy trust-exact": scipys("trust-exact", "hess", gtol=0, maxiter=MOST),
+    "SciPy trust-exact, 2JᵀJ": scipys("trust-exact", "gauss_newton", gtol=0, maxiter=MOST),
+    "SciPy least_squares": least_squares,
+}
+
+
+def nist() -> None:
+    warnings.simplefilter("ignore")
+    solved = {name: [[False, False] for _ in REGRESSIONS] for name in SOLVERS}
+    counts = {name: list[int]() for name in SOLVERS}
+    for name, solver in SOLVERS.items():
+        for p, row in zip(REGRESSIONS, solved[name], strict=True):
+            for k, x0 in enumerate(p.starts):
+                try:
+                    found = solver(p, x0)
+                except Exception as error:
+                    print(f"{name}, {p.name}, start {k + 1}: {error!r}", file=sys.stderr)
+                    continue
+                row[k] = p.is_solved(found.x)
+                if row[k]:
+                    counts[name].append(found.nfev)
+    print("| method | solved | start 1 | start 2 | evaluations, median |\n| --- |" + " --: |" * 4)
+    for name, rows in solved.items():
+        first, second = (sum(column) for column in zip(*rows, strict=True))
+        median = f"{statistics.median(counts[name]):.0f}" if counts[name] else ""
+        print(f"| {name} | {first + second} | {first} | {second} | {median} |")
+    print("\n| data set | " + " | ".join(SOLVERS) + " |\n| --- |" + " --- |" * len(SOLVERS))
+    for i, p in enumerate(REGRESSIONS):
+        marks = ["".join("+" if good else "-" for good in solved[name][i]) for name in SOLVERS]
+        if set(marks) != {"++"}:
+            print(f"| {p.name} | " + " | ".join(marks) + " |")
+
+
+def bounded(gtol: float = 1e-8) -> None:
+    warnings.simplefilter("ignore")
+    print("| problem | n | published | fastopt | evaluations | SciPy | evaluations |\n| --- |" + " --: |" * 6)
+    options = {"gtol": gtol, "ftol": 0.0, "maxfun": 10**6}
+    for p in hock_schittkowski.PROBLEMS:
+        more = {"jac": True, "method": "L-BFGS-B", "bounds": p.bounds, "options": options}
+        found = fastopt.minimize(p.fun_and_grad, p.x0, bounds=p.bounds, gtol=gtol)
+        cells = []
+        for result in (found, optimize.minimize(p.fun_and_grad, p.x0, **more)):
+            good = any(abs(result.fun - minimum) <= 1e-8 * max(1, abs(minimum)) for minimum in p.minima)
+            cells += [f"{result.fun:.9g}" if good else f"**{result.fun:.9g}**", str(result.nfev)]
+        published = ", ".join(f"{minimum:.9g}" for minimum in p.minima)
+        print(f"| {p.number} | {p.x0.size} | {published} | " + " | ".join(cells) + " |")
+
+
 def picture(out: str) -> None:
     from matplotlib.figure import Figure
 
@@ -157,4 +240,5 @@ def picture(out: str) -> None:
 
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:] or ["speed"]
-    {"speed": speed, "problems": problems, "picture": picture}[command](*arguments)
+    commands = {"speed": speed, "problems": problems, "nist": nist, "bounded": bounded, "picture": picture}
+    commands[command](*arguments)
