@@ -170,6 +170,32 @@ def draw(things: Things, g: Any, k: int) -> None:
         things["opt"].step(g)
 
 
+def ruled(params: Any, backend: str, resumed: bool) -> Things:
+    """Groups with rules of their own, and a frozen one. The last is added along the way."""
+    cut = np.array_split(params["many"], 5)
+    own: list[Any] = [{}, {"rule": "prodigy", "d0": 1e-3}, {"rule": "lion", "lr": halving}, {"rule": "adagrad"}]
+    groups = [{"params": {f"p{i}": p}, **more} for i, (p, more) in enumerate(zip(cut, own, strict=False))]
+    groups += [
+        {"params": {"W": params["W"]}, "rule": "adafactor", "momentum": 0.5},
+        {"params": {"few": params["few"]}, "frozen": True},
+        {"params": {"late": cut[4]}, "rule": "lamb", "weight_decay": 0.1},
+    ]
+    opt = fastopt.AdamW(groups[: 99 if resumed else -1], average=0.9, clip_norm=1.0, backend=backend)
+    return {"opt": opt, "later": [groups[-1]]}
+
+
+def step_ruled(things: Things, g: Any, k: int) -> None:
+    opt = things["opt"]
+    if k == 2:
+        opt.add_group(things["later"][0])
+    cut = np.array_split(g["many"], 5)
+    grads = [*({f"p{i}": a} for i, a in enumerate(cut[:4])), {"W": g["W"]}, {"few": g["few"]}, {"late": cut[4]}]
+    opt.accumulate(grads[: len(opt.groups)])
+    # The fourth step, after which a run is saved, leaves a micro-batch pending.
+    if k != 3:
+        opt.step()
+
+
 RUNS = {
     "accumulation": Run(accumulating, accumulate),
     "averages": Run(averaging, average),
@@ -179,4 +205,5 @@ RUNS = {
     "lbfgs": Run(newton, descend),
     "schedules": Run(scheduled, follow),
     "rng": Run(random, draw),
+    "rules": Run(ruled, step_ruled),
 }

@@ -65,6 +65,41 @@ def adamw() -> World:
     return world
 
 
+def ruled() -> World:
+    """Groups whose rules keep numbers of all their tensors, and vectors of rows and columns; one more micro-batch."""
+    own = params()
+    groups = [
+        {"params": {"a": own["a"]}, "rule": "prodigy", "d0": 0.1},
+        {"params": {"b": own["b"]}, "rule": "adafactor", "momentum": 0.5},
+        {"params": {"c": np.ones(3)}, "rule": "lamb"},
+        {"params": {"still": np.ones(2)}, "frozen": True},
+    ]
+    world = World(fastopt.Lion(groups, average=0.5))
+    world.params = [group["params"] for group in world.opt.groups]
+    world.opt.step(RULED_G)
+    world.opt.step([None, *RULED_G[1:]])
+    world.opt.accumulate(RULED_G)
+    return world
+
+
+RULED_G = [{"a": G["a"]}, {"b": G["b"]}, {"c": np.full(3, 2.0)}, None]
+
+
+def then_step_ruled(world: World) -> None:
+    world.opt.accumulate(RULED_G)
+    world.opt.step()
+
+
+def another_state_of_rules() -> dict[str, Any]:
+    world = ruled()
+    for _ in range(3):
+        then_step_ruled(world)
+    return world.opt.state_dict()
+
+
+RULED = another_state_of_rules()
+
+
 def other_state() -> dict[str, Any]:
     world = adamw()
     world.opt.accumulate(G)
@@ -228,6 +263,18 @@ ACTS = {
         lambda world: world.opt.add_group({"params": {"late": np.ones(2)}, "lr": 0.5}),
         lambda world: world.opt.step([G, {"late": np.ones(2)}] if len(world.opt.groups) > 1 else G),
     ),
+    "add_group, of another rule": Act(
+        sgd,
+        lambda world: world.opt.add_group({"params": {"late": np.full((2, 3), 0.5)}, "rule": "adafactor"}),
+        lambda world: world.opt.step([G, {"late": np.ones((2, 3))}] if len(world.opt.groups) > 1 else G),
+    ),
+    "add_group, frozen": Act(
+        sgd,
+        lambda world: world.opt.add_group({"params": {"late": np.ones(2)}, "frozen": True}),
+        lambda world: world.opt.step([G, None] if len(world.opt.groups) > 1 else G),
+    ),
+    "load_state_dict, of rules": Act(ruled, lambda world: world.opt.load_state_dict(RULED), then_step_ruled),
+    "step with what was accumulated, by rules": Act(ruled, lambda world: world.opt.step(), then_step_ruled),
     "accumulate, first": Act(sgd, lambda world: world.opt.accumulate({**G, "a": None}), then_step),
     "accumulate, second": Act(adamw, lambda world: world.opt.accumulate({**G, "b": None}, weight=2.0), then_step),
     "step with what was accumulated": Act(adamw, lambda world: world.opt.step(), then_step),

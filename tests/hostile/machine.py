@@ -128,6 +128,7 @@ class Pair(RuleBasedStateMachine):
         self.build: Callable[..., Any] = lambda params, **more: case.make(params, **own(given), **more)
         self.ours = self.build(fastopt.arena(params)[1] if block else params)
         self.theirs = self.build(copies(params), backend="numpy")
+        self.rules_of_groups: list[dict[str, Any]] = [{}]
         self.files = tempfile.TemporaryDirectory()
         self.folder = Path(self.files.name)
 

@@ -126,8 +126,8 @@ class SavedAndLoaded(Pair):
         for backend, old in (("c", self.theirs), ("numpy", self.ours)):
             groups = [copies(group["params"]) for group in old.groups]
             opt = self.build(groups[0], backend=backend)
-            for params in groups[1:]:
-                opt.add_group({"params": params})
+            for params, given in zip(groups[1:], self.rules_of_groups[1:], strict=True):
+                opt.add_group({"params": params, **given})
             values = own([*(group._values for group in old.groups), old._engine.options])
             for target, mine in zip(
                 [*(group._values for group in opt.groups), opt._engine.options], values, strict=True

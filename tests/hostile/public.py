@@ -204,7 +204,7 @@ METHODS: dict[str, Callable[[], dict[str, Any]]] = {
     "LossScaler.load_state_dict": lambda: {"saved": fastopt.LossScaler().state_dict()},
     "LossScaler.update": lambda: {"report": fastopt.Report(True, 1.0, 1, 0)},
     "Optimizer.accumulate": lambda: {"grads": {"a": np.ones(3), "b": np.ones(2)}},
-    "Optimizer.add_group": lambda: {"group": {"params": np.ones(4)}},
+    "Optimizer.add_group": lambda: {"group": {"params": np.ones(4), "rule": "sgd", "lr": 0.1, "frozen": False}},
     "Optimizer.load": lambda: {"path": "saved"},
     "Optimizer.load_state_dict": lambda: {"saved": stepped().state_dict()},
     "Optimizer.save": lambda: {"path": "new"},

@@ -20,6 +20,18 @@ from tests.hostile.machine_around import Around, kinds
 from tests.hostile.machine_persistence import SavedAndLoaded
 from tests.lockstep import copies, plateaus
 
+own_rules: Any = st.sampled_from(
+    [
+        *[{}] * 4,
+        {"frozen": True},
+        {"rule": "sgd", "lr": 0.1, "momentum": 0.5},
+        {"rule": "lion"},
+        {"rule": "lamb", "l2": 0.1},
+        {"rule": "adafactor", "momentum": 0.5},
+        {"rule": "adamw", "frozen": True},
+        {"rule": "prodigy", "d0": 0.01},
+    ]
+)
 policies = st.sampled_from([None, "raise", "skip"])
 
 
@@ -61,16 +73,19 @@ class Machine(SavedAndLoaded, Around):
         _core.use_isa(name)
 
     @precondition(lambda self: len(self.ours.groups) < 3)
-    @rule(shapes=shapes, dtype=dtypes, seed=seeds, lr=rates)
-    def add_a_group(self, shapes: Any, dtype: Any, seed: int, lr: Any) -> None:
+    @rule(shapes=shapes, dtype=dtypes, seed=seeds, lr=rates, own_rule=own_rules)
+    def add_a_group(self, shapes: Any, dtype: Any, seed: int, lr: Any, own_rule: dict[str, Any]) -> None:
         rng = np.random.default_rng(seed)
         count = len(self.ours.names)
         params = {f"p{count + i}": ordinary(rng, shape, dtype) for i, shape in enumerate(shapes)}
         pending = self.ours._engine.accumulated
         # Groups of Prodigy share their lr.
-        more = {} if isinstance(self.ours, fastopt.Prodigy) else {"lr": lr}
+        prodigy = isinstance(self.ours, fastopt.Prodigy) and "rule" not in own_rule
+        more = own_rule if prodigy or own_rule.get("rule") == "prodigy" else {"lr": lr, **own_rule}
         outcome, _ = self.both(lambda opt: opt.add_group({"params": copies(params), **own([more])[0]}))
         assert isinstance(outcome, RuntimeError) if pending else outcome is None
+        if outcome is None:
+            self.rules_of_groups.append(own_rule)
 
     @rule(
         wrong=st.sampled_from(

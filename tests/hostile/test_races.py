@@ -179,6 +179,26 @@ def test_amid_steps(how: str, tmp_path: Path) -> None:
 
 
 @every_read
+def test_amid_steps_of_a_rule_with_numbers_of_all(how: str, tmp_path: Path) -> None:
+    """Prodigy's d goes with the moments of the same step."""
+    opt, alone = (fastopt.Prodigy(params(), threads=1) for _ in range(2))
+    g = gradients()
+    states = [
+        found if isinstance(found, dict) else found.state_dict()
+        for found in together(lambda k: opt.step(g), lambda: READS[how](opt, tmp_path))
+    ]
+    for state in sorted(states, key=lambda state: state["t"]):
+        while alone.t < state["t"]:
+            alone.step(g)
+        expected = alone.state_dict()
+        assert state["global"] == expected["global"]
+        for key in "mvs":
+            moments = {name: entry[key] for name, entry in state["state"].items()}
+            assert common(moments) == one(expected["state"]["a"][key])
+        assert {entry["t"] for entry in state["state"].values()} == {state["t"]}
+
+
+@every_read
 def test_amid_accumulation(how: str, tmp_path: Path) -> None:
     opt = fastopt.SGD(params(), lr=0.0)
 

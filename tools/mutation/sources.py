@@ -49,6 +49,8 @@ OF_LOSSES = (
 KERNELS = [
     *(Source(f"csrc/kernels/rules/{name}.h", STEP_TESTS) for name in FAMILIES),
     Source("csrc/kernels/stages.h", STEP_TESTS),
+    Source("csrc/kernels/factors.h", STEP_TESTS),
+    Source("csrc/kernels/scalars.c", STEP_TESTS, r"(?!macros).*"),
     Source("csrc/kernels/reductions.h", STEP_TESTS, groups=((".*", "norms"),)),
     Source("csrc/kernels/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
     Source("csrc/kernels/losses.h", LOSS_TESTS, groups=OF_LOSSES),
@@ -71,8 +73,9 @@ FORMULA_TESTS = [
     *VECTOR_TESTS,
     "--deselect=tests/training/test_clipping.py::test_clipping_in_place_has_the_bits_of_its_twins_in_every_layout",
 ]
+OF_STEPS = *FAMILIES, "stages", "reductions", "vectors", "scalars", "factor"
 TWINS = [
-    *(Source(f"fastopt/reference/{name}.py", FORMULA_TESTS) for name in (*FAMILIES, "stages", "reductions", "vectors")),
+    *(Source(f"fastopt/reference/{name}.py", FORMULA_TESTS) for name in OF_STEPS),
     Source("fastopt/reference/losses.py", [f"tests/losses/test_{name}.py" for name in ("formulas", "ulp", "losses")]),
     Source(
         "fastopt/engine/numpy_plan.py",
@@ -87,7 +90,7 @@ Span = tuple[str, int, int, list[list[str]]]
 """A function's name, where its body is, and the names that are exchanged there: those of one type."""
 
 HEADER = re.compile(
-    r"^(?:KERNEL\((\w+)\)|\w[^\n=;]*?\bFN\((\w+)\)\(([^()]*)\)\s*\{|"
+    r"^(?:(?:KERNEL|SCALAR)\((\w+)(?:\)|, \{$)|\w[^\n=;]*?\bFN\((\w+)\)\(([^()]*)\)\s*\{|"
     r"(?:static |double |void |int )[\w *]*?\b(\w+)\(([^()]*)\)\s*\{)",
     re.M,
 )
@@ -108,8 +111,9 @@ def functions_of_c(text: str) -> Iterator[Span]:
             kernel, template, its, plain, own = header.groups()
             name = kernel or template or plain
             typed = [tuple(re.split(r"(?=\b\w+$)", x.strip())) for x in (its or own or "").split(",") if " " in x]
-            exchanged = [*map(list, _core.KERNELS[kernel][1:])] if kernel else _of_one_type(typed)
-            end = re.compile(r".*\}$|(?s:.*?)^\}", re.M).match(text, header.end()).end()
+            named = (*_core.KERNELS.get(kernel, ())[1:], *_core.SCALARS.get(kernel, ())[:1])
+            exchanged = [*map(list, named)] if kernel else _of_one_type(typed)
+            end = re.compile(r".*\}$|(?s:.*?)^\}\)?", re.M).match(text, header.end()).end()
             yield name, header.end(), end, exchanged
             gap = f"macros after {name}"
 
