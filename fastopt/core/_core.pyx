@@ -8,12 +8,13 @@ over all of them. ReferencePlan in fastopt/engine/numpy_plan.py puts NumPy in pl
 everything else.
 """
 
-from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject
+from cpython.dict cimport PyDict_GetItem, PyDict_Next
+from cpython.object cimport PyObject, Py_TYPE
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY, sqrt
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, realloc
 
 cimport numpy as cnp
@@ -31,6 +32,8 @@ cnp.import_array()
 cdef extern from "Python.h":
     object PyType_GenericAlloc(type cls, Py_ssize_t items)
     void PyTuple_SET_ITEM(object t, Py_ssize_t i, object x)
+    PyObject* PyTuple_GET_ITEM(object t, Py_ssize_t i)
+    PyObject* PyList_GET_ITEM(object a, Py_ssize_t i)
 
 cdef extern from *:
     """
@@ -105,14 +108,9 @@ cdef class Plan(Programmed):
     its running average or None. These are laid out in memory as the parameter is, but for vectors of its rows and
     columns, which `extents[i]` tells.
     """
-    cdef int threads
-    cdef double* registers_of_tensors
-    cdef range_t* ranges
-    cdef Py_ssize_t range_count
     cdef readonly object template
     cdef readonly tuple names, params, states, averages, extents, frozen
     cdef readonly list grads
-    cdef list vectors
     cdef readonly bint flush
     cdef bint reads_parameters, any_frozen
     cdef object __weakref__
@@ -128,36 +126,18 @@ cdef class Plan(Programmed):
         tuple extents=(),
         tuple frozen=(),
     ):
-        cdef Py_ssize_t i, k, size, blocks = 0
+        cdef Py_ssize_t i
         self.template, self.flush = template, flush
         self.names, self.params, self.states, self.averages = names, params, states, averages
         self.frozen, self.any_frozen = frozen or (False,) * len(params), any(frozen)
         self.extents = extents or ((),) * len(params)
         self.grads = [None] * len(params)
-        self.vectors = []
-        self.plan.flush = flush
-        self.plan.count = len(params)
-        self.plan.max_norm, self.plan.unscale = <double>INFINITY, 1
-        self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
-        self.plan.tensors = <fo_tensor*>calloc(max(1, len(params)), sizeof(fo_tensor))
-        self.plan.grads = <fo_view*>calloc(max(1, len(params)), sizeof(fo_view))
-        self.registers_of_tensors = <double*>calloc(max(1, FO_MAX_REGISTERS * len(params)), sizeof(double))
-        if not self.plan.tensors or not self.plan.grads or not self.registers_of_tensors:
-            raise MemoryError
+        self._allocate(len(params), flush)
         for i in range(self.plan.count):
-            self.plan.tensors[i].first_block = blocks
-            size = cnp.PyArray_SIZE(params[i])
-            self.plan.tensors[i].size = size
-            self.plan.tensors[i].dtype = cnp.PyArray_TYPE(params[i])
-            blocks += (size + FO_CHUNK - 1) // FO_CHUNK
-            self.plan.elements += size
+            self._add_tensor(i, <char*>cnp.PyArray_DATA(params[i]), cnp.PyArray_SIZE(params[i]), cnp.PyArray_TYPE(params[i]))
             self.plan.bytes += 2 * params[i].nbytes + sum([a.nbytes for a in (averages[i], *states[i]) if a is not None])
-            self.plan.tensors[i].slot[FO_SLOT_P] = <char*>cnp.PyArray_DATA(params[i])
             self._add_state(i, self.extents[i])
-        self.plan.blocks = blocks
-        self.plan.parts = <double*>calloc(max(1, FO_MAX_SUMS * blocks), sizeof(double))
-        if not self.plan.parts:
-            raise MemoryError
+        self._allocate_parts()
         self._protect()
 
     cdef _add_state(self, Py_ssize_t i, tuple extents):
@@ -177,49 +157,13 @@ cdef class Plan(Programmed):
             tensor.slot[FO_SLOT_STATE + k] = <char*>cnp.PyArray_DATA(self.states[i][k])
         if any(extents):
             shape = tuple(p.shape) if cnp.PyArray_IS_C_CONTIGUOUS(p) else tuple(reversed(p.shape))
-            tensor.rows, tensor.columns = shape[len(shape) - 2], shape[len(shape) - 1]
-            tensor.matrices = tensor.size // max(1, tensor.rows * tensor.columns)
-            lines = np.zeros(tensor.matrices * (tensor.rows + fo_bands(tensor.rows) * tensor.columns))
-            tensor.lines = <double*>cnp.PyArray_DATA(lines)
-            self.vectors.append(lines)
-        tensor.reg = self.registers_of_tensors + i * FO_MAX_REGISTERS
-        tensor.reg[FO_MAX_REGISTERS - 1] = <double>tensor.size
+            self._add_lines(i, shape[len(shape) - 2], shape[len(shape) - 1])
 
     cdef _protect(self):
-        """Notes where everything lies that a step writes: no gradient may overlap it."""
         cdef list written = list(self.params) + [a for a in self.averages if a is not None]
         for state in self.states:
             written.extend(state)
-        cdef list found = _ranges(written)
-        self.ranges = <range_t*>calloc(max(1, len(found)), sizeof(range_t))
-        if not self.ranges:
-            raise MemoryError
-        self.range_count = len(found)
-        for k, (low, high, owner) in enumerate(found):
-            self.ranges[k].low, self.ranges[k].high, self.ranges[k].owner = low, high, owner
-
-    def __dealloc__(self):
-        free(self.plan.tensors)
-        _free_views(self.plan.grads, self.plan.count)
-        _free_programs(&self.plan)
-        free(self.registers_of_tensors)
-        free(self.plan.rules)
-        free(self.plan.groups)
-        free(self.plan.parts)
-        free(self.ranges)
-
-    def configure(self, double max_norm, bint measure, int threads):
-        """Clip by norm above max_norm (infinite: do not), measure the norm of the gradients; on at most this many threads,
-        0 for as many as set_default_threads says."""
-        self.plan.max_norm, self.plan.measure, self.plan.by_group = max_norm, measure, False
-        self.threads = threads
-
-    def clip_groups(self, list max_norms):
-        """Clip each group by the norm of its own gradients above this; after `configure`, with measuring on."""
-        cdef Py_ssize_t k
-        for k in range(self.plan.group_count):
-            self.plan.groups[k].max_norm = max_norms[k]
-        self.plan.by_group = True
+        self._note_ranges(_ranges(written))
 
     def split(self, Py_ssize_t per_thread, Py_ssize_t chunk):
         """How work is cut, for tests: elements that are worth a thread, always then, and of a chunk. No bit changes."""
@@ -412,24 +356,6 @@ cdef class Plan(Programmed):
         self.run()
         publish([], values)
 
-    cdef bint _go(self):
-        cdef int applied
-        self.plan.threads = self.threads if self.threads else _default_threads
-        with nogil:
-            applied = fo_step(&self.plan)
-        return applied == 1
-
-    def taken_back(self):
-        """Whether a rule took the last step back, before any of its parameters was written."""
-        for k in range(self.plan.rule_count):
-            if not self.plan.rules[k].go:
-                return True
-        return False
-
-    def went(self, Py_ssize_t rule):
-        """Whether the last step moved the parameters of this rule."""
-        return self.plan.rules[rule].go != 0
-
     def measure(self, str kind):
         """(norm over all admitted gradients together, whether every element is finite)"""
         cdef int finite = 1
@@ -464,6 +390,8 @@ cdef class Plan(Programmed):
 
 include "pieces.pxi"
 include "engine.pxi"
+include "tensors.pxi"
+include "tensor_plan.pxi"
 include "gradients.pxi"
 include "vectors.pxi"
 include "losses.pxi"

@@ -114,8 +114,97 @@ cdef _fill_scalar(fo_pass* p, _Names names, scalar):
 
 
 cdef class Programmed(Claimed):
-    """A plan, as far as its programs go."""
-    cdef list places
+    """A plan, as far as its memory and its programs go: from where its tensors come, arrays or others, is not said here."""
+    cdef int threads
+    cdef list places, vectors
+    cdef double* registers_of_tensors
+    cdef range_t* ranges
+    cdef Py_ssize_t range_count
+
+    cdef _allocate(self, Py_ssize_t count, bint flush):
+        self.vectors = []
+        self.plan.flush, self.plan.count = flush, count
+        self.plan.max_norm, self.plan.unscale = <double>INFINITY, 1
+        self.plan.per_thread, self.plan.chunk = FO_PER_THREAD, FO_CHUNK
+        self.plan.tensors = <fo_tensor*>calloc(max(1, count), sizeof(fo_tensor))
+        self.plan.grads = <fo_view*>calloc(max(1, count), sizeof(fo_view))
+        self.registers_of_tensors = <double*>calloc(max(1, FO_MAX_REGISTERS * count), sizeof(double))
+        if not self.plan.tensors or not self.plan.grads or not self.registers_of_tensors:
+            raise MemoryError
+
+    cdef _add_tensor(self, Py_ssize_t i, char* data, Py_ssize_t size, int dtype):
+        """The i-th parameter, one after another."""
+        cdef fo_tensor* tensor = &self.plan.tensors[i]
+        tensor.first_block, tensor.size, tensor.dtype = self.plan.blocks, size, dtype
+        tensor.slot[FO_SLOT_P] = data
+        tensor.reg = self.registers_of_tensors + i * FO_MAX_REGISTERS
+        tensor.reg[FO_MAX_REGISTERS - 1] = <double>size
+        self.plan.blocks += (size + FO_CHUNK - 1) // FO_CHUNK
+        self.plan.elements += size
+
+    cdef _add_lines(self, Py_ssize_t i, Py_ssize_t rows, Py_ssize_t columns):
+        """Memory for the sums over rows and columns that vectors of state come from."""
+        cdef fo_tensor* tensor = &self.plan.tensors[i]
+        tensor.rows, tensor.columns = rows, columns
+        tensor.matrices = tensor.size // max(1, rows * columns)
+        lines = np.zeros(tensor.matrices * (rows + fo_bands(rows) * columns))
+        tensor.lines = <double*>cnp.PyArray_DATA(lines)
+        self.vectors.append(lines)
+
+    cdef _allocate_parts(self):
+        self.plan.parts = <double*>calloc(max(1, FO_MAX_SUMS * self.plan.blocks), sizeof(double))
+        if not self.plan.parts:
+            raise MemoryError
+
+    cdef _note_ranges(self, list found):
+        """Where everything lies that a step writes, (low, high, index): no gradient may overlap it."""
+        self.ranges = <range_t*>calloc(max(1, len(found)), sizeof(range_t))
+        if not self.ranges:
+            raise MemoryError
+        self.range_count = len(found)
+        for k, (low, high, owner) in enumerate(found):
+            self.ranges[k].low, self.ranges[k].high, self.ranges[k].owner = low, high, owner
+
+    def __dealloc__(self):
+        free(self.plan.tensors)
+        _free_views(self.plan.grads, self.plan.count)
+        _free_programs(&self.plan)
+        free(self.registers_of_tensors)
+        free(self.plan.rules)
+        free(self.plan.groups)
+        free(self.plan.parts)
+        free(self.ranges)
+
+    def configure(self, double max_norm, bint measure, int threads):
+        """Clip by norm above max_norm (infinite: do not), measure the norm of the gradients; on at most this many threads,
+        0 for as many as set_default_threads says."""
+        self.plan.max_norm, self.plan.measure, self.plan.by_group = max_norm, measure, False
+        self.threads = threads
+
+    def clip_groups(self, list max_norms):
+        """Clip each group by the norm of its own gradients above this; after `configure`, with measuring on."""
+        cdef Py_ssize_t k
+        for k in range(self.plan.group_count):
+            self.plan.groups[k].max_norm = max_norms[k]
+        self.plan.by_group = True
+
+    cdef bint _go(self):
+        cdef int applied
+        self.plan.threads = self.threads if self.threads else _default_threads
+        with nogil:
+            applied = fo_step(&self.plan)
+        return applied == 1
+
+    def taken_back(self):
+        """Whether a rule took the last step back, before any of its parameters was written."""
+        for k in range(self.plan.rule_count):
+            if not self.plan.rules[k].go:
+                return True
+        return False
+
+    def went(self, Py_ssize_t rule):
+        """Whether the last step moved the parameters of this rule."""
+        return self.plan.rules[rule].go != 0
 
     def set_programs(self, list programs, list rules, list groups):
         """Programs by name, the first values of each rule's registers of all tensors, and the sign

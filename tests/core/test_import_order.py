@@ -23,6 +23,7 @@ ORDER = [
     ["optimizers"],
     ["training"],
     ["app"],
+    ["torch"],
 ]
 LEVEL = {folder: level for level, folders in enumerate(ORDER) for folder in folders}
 # minimize looks up the optimizer that its method names when it is called.
