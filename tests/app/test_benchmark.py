@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from bench import peers
+from bench import peers, steady
 from fastopt.app.benchmark import command, contenders, memory, rows
 from fastopt.app.benchmark.contenders import MAKERS, Maker, check, make
 from fastopt.app.benchmark.libraries import Absent
@@ -60,6 +60,7 @@ def here(name: str, request: pytest.FixtureRequest) -> None:
 
 
 ADAM = [network(3, 2), network(3, 2, rule="adam"), network(3, 2, clip_norm=0.5)]
+WALKS = [network(3, 2, rule=rule) for rule in ("lion", "lamb", "adafactor-optax")]
 ALL = [network(3, 2, rule=rule) for rule in RULES] + [network(3, 2, **around) for around in AROUND[1:]]
 
 
@@ -68,7 +69,7 @@ ALL = [network(3, 2, rule=rule) for rule in RULES] + [network(3, 2, **around) fo
     [
         pytest.param(name, work, id=f"{name}-{work.rule}-{'clipped' * (work.clip_norm is not None)}")
         for name in MAKERS
-        for work in (ADAM if name == "optax" else ALL)
+        for work in (ADAM + WALKS if name == "optax" else ALL)
         if MAKERS[name].steps and MAKERS[name].takes(work) and name not in ("fastopt", "DeepSpeed")
     ],
 )
@@ -82,7 +83,7 @@ def test_separate_passes_are_the_step(threads: int) -> None:
     check("fastopt, separate passes", flat(7, threads=threads, **AROUND[-1]), KNOWN)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if peers.by_hand(flat(1, rule=rule))])
 def test_tuned_numpy_is_the_step(rule: str) -> None:
     check("NumPy tuned", flat(7, rule=rule), KNOWN)
 
@@ -120,8 +121,8 @@ def test_a_work_can_fill_gradients_and_state_before_every_step(torch: Any) -> No
 
 def test_the_rules_are_those_of_the_cases() -> None:
     plain = {case.id: case for case in CASES if case.plain}
-    assert RULES.keys() <= plain.keys()
-    for name in RULES:
+    assert RULES.keys() - plain.keys() == {"adafactor-optax"}
+    for name in RULES.keys() & plain.keys():
         p = [np.zeros(1, np.float32)]
         assert flat(1, rule=name).make(p).rule == plain[name].make(p).rule
 
@@ -239,9 +240,10 @@ def test_verdicts(ratio: float, at_most: bool, word: str) -> None:
 
 
 def test_the_promises_are_complete() -> None:
-    found = [one for n in (1, 2) for one in peers.rows(n)]
+    every = [one for n in (1, 2) for one in peers.rows(n)]
+    assert len({one.name for one in every}) == len(every)
+    found = [one for one in every if one.group != "steady"]
     names = [one.name for one in found]
-    assert len(set(names)) == len(names)
     for one in found:
         labels = [entry.label for entry in one.entries]
         assert len(set(labels)) == len(labels)
@@ -252,13 +254,21 @@ def test_the_promises_are_complete() -> None:
         assert {entry.work.threads for entry in one.entries} == {int(one.name.rpartition("/")[2])}
     targets = {one.name.partition("/")[0]: (one.target, one.goal) for one in found if one.target}
     assert targets["1k"] == (14, 20)
-    assert {targets[f"limit-{rule}"] for rule in RULES} == {(0.92, 0.97)}
+    assert {targets[f"limit-{rule}"] for rule, its in RULES.items() if its.passes == 1} == {(0.95, 0.98)}
     assert {one.name for one in peers.chosen(["tensors", "20m/1"], [1, 2], False)} == {
         "20m/1",
         *(name for name in names if name.startswith("tensors-")),
     }
     with pytest.raises(SystemExit, match="no row is called nonsense"):
         peers.chosen(["nonsense", "20m"], [1], False)
+
+
+def test_the_first_steps_are_timed_one_by_one() -> None:
+    found = steady.measure(steady.Steady(1000, 1))
+    assert found["name"] == "steady-1000/1"
+    assert min(found["first"], found["median"], found["mean"]) > 0
+    assert found["ratio"] > 0
+    assert found["verdict"] in ("goal", "target", "missed")
 
 
 def test_a_row_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -288,10 +298,14 @@ MODEL = {"fixed": 1e-6, "per_tensor": 50e-9, "arithmetic": 0.3e-9, "bytes": 1 / 
 
 def invented(one: Any) -> dict[str, Any]:
     """A result in which fastopt follows a model of costs, and others are slower."""
+    if one.group == "steady":
+        numbers = {"first": 2e-3, "median": 1e-3, "mean": 1.05e-3, "ratio": 1.05, "verdict": "target"}
+        return {"name": one.name, "title": one.title, "group": "steady", "threads": one.threads, **numbers}
     work = one.work
     moved = work.elements * work.bytes_per_element * MODEL["bytes"]
     ours = MODEL["fixed"] + len(work.shapes) * MODEL["per_tensor"] + max(work.elements * MODEL["arithmetic"], moved)
     factors = {"bytes only": moved / ours, "fastopt": 1.0, "fastopt, subnormal": 1.1, "fastopt, arena": 0.5}
+    factors["fastopt.torch"] = 1.0
     labels = [entry.label for entry in one.entries]
     medians = {label: ours * factors.get(label, 16.0) for label in labels if label != "thinc"}
 

@@ -103,6 +103,11 @@ def in_place(work: Work) -> Contender:
     return Contender(step, lambda: params, feeder(grads))
 
 
+def _in_one(work: Work) -> bool:
+    """Whether the rule moves elements alone, so that one long tensor is stepped as many are."""
+    return work.fill is None and RULES[work.rule].passes == 1
+
+
 def _adam(work: Work) -> bool:
     return work.rule in ("adam", "adamw") and not work.l2 and work.average is None and work.fill is None
 
@@ -111,8 +116,18 @@ def _adam_unclipped(work: Work) -> bool:
     return _adam(work) and work.clip_norm is None
 
 
-def _quick_to_compile(work: Work) -> bool:
-    return _adam(work) and len(work.shapes) <= 100
+def _optax(work: Work) -> bool:
+    """What it has, and what compiles quickly."""
+    around = work.l2 or work.average is not None or work.fill is not None
+    return RULES[work.rule].optax != "" and not around and len(work.shapes) <= 100
+
+
+def _torch(work: Work) -> bool:
+    return RULES[work.rule].torch != ""
+
+
+def _fastopt_torch(work: Work) -> bool:
+    return _torch(work) and not work.l2 and work.average is None and work.fill is None
 
 
 def _torch_fused(work: Work) -> bool:
@@ -121,14 +136,15 @@ def _torch_fused(work: Work) -> bool:
 
 MAKERS = {
     "fastopt": Maker(ours),
-    "fastopt, arena": Maker(in_an_arena, takes=lambda work: work.fill is None),
+    "fastopt, arena": Maker(in_an_arena, takes=_in_one),
     "NumPy": Maker(in_place, takes=_adam),
     "bytes only": Maker(memory.bytes_only, steps=0),
-    "torch": Maker(functools.partial(libraries.torch, variant={}), "torch"),
-    "torch foreach": Maker(functools.partial(libraries.torch, variant={"foreach": True}), "torch"),
+    "torch": Maker(functools.partial(libraries.torch, variant={}), "torch", _torch),
+    "torch foreach": Maker(functools.partial(libraries.torch, variant={"foreach": True}), "torch", _torch),
     "torch fused": Maker(functools.partial(libraries.torch, variant={"fused": True}), "torch", _torch_fused),
+    "fastopt.torch": Maker(libraries.fastopt_torch, "torch", _fastopt_torch),
     "DeepSpeed": Maker(libraries.deepspeed, "deepspeed", _adam),
-    "optax": Maker(libraries.optax, "optax", _quick_to_compile),
+    "optax": Maker(libraries.optax, "optax", _optax),
     "scikit-learn": Maker(libraries.sklearn, "scikit-learn", _adam_unclipped),
     "thinc": Maker(libraries.thinc, "thinc", _adam_unclipped),
 }

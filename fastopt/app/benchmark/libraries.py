@@ -67,6 +67,16 @@ def around(t: Any, work: Work, params: list[Any], opt: Any) -> Any:
     return step
 
 
+def fastopt_torch(work: Work) -> Contender:
+    """fastopt.torch on tensors, clipping within the step."""
+    t = load_torch(work.threads)
+    params, arrays, grads = torch_parameters(t, work)
+    rule = RULES[work.rule]
+    optimizers: Any = importlib.import_module("fastopt.torch")
+    opt = getattr(optimizers, rule.torch)(params, **rule.torch_kwargs, clip_norm=work.clip_norm, threads=work.threads)
+    return Contender(opt.step, lambda: arrays, feeder(grads))
+
+
 def torch(work: Work, variant: dict[str, bool]) -> Contender:
     t = load_torch(work.threads)
     params, arrays, grads = torch_parameters(t, work)
@@ -109,7 +119,8 @@ def optax(work: Work) -> Contender:
     """One compiled function that takes over the memory of the parameters and the state it is given. jax chooses its
     threads itself."""
     jax, module = importlib.import_module("jax"), importlib.import_module("optax")
-    rule = module.adamw(1e-3, weight_decay=1e-2) if work.rule == "adamw" else module.adam(1e-3)
+    named = RULES[work.rule]
+    rule = getattr(module, named.optax)(**named.optax_kwargs)
     if work.clip_norm is not None:
         rule = module.chain(module.clip_by_global_norm(work.clip_norm), rule)
 

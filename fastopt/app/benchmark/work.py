@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,16 +17,21 @@ BLOCK = 1 << 20
 """Large arrays repeat as many random numbers: drawing 3e8 would take longer than all the steps."""
 
 
-Keywords: TypeAlias = dict[str, Any]
+Keywords: TypeAlias = Mapping[str, Any]
+NONE: Keywords = MappingProxyType({})
 
 
 class Rule(NamedTuple):
-    """An optimizer with its keywords, and the one of torch that computes the same."""
+    """An optimizer with its keywords, and those of torch and optax that compute the same, "" where there is none."""
 
     optimizer: type[fastopt.Optimizer]
     kwargs: Keywords
-    torch: str
-    torch_kwargs: Keywords
+    torch: str = ""
+    torch_kwargs: Keywords = NONE
+    optax: str = ""
+    optax_kwargs: Keywords = NONE
+    passes: int = 1
+    """Walks over the tensors; a loop that touches every byte once is the limit of one."""
 
 
 _SGD: Keywords = {"lr": 0.1}
@@ -47,10 +54,25 @@ RULES = {
     "rmsprop-momentum": _rmsprop_like(**_MOMENTUM),
     "rmsprop-centered": _rmsprop_like(**_CENTERED),
     "rmsprop-centered-momentum": _rmsprop_like(**_CENTERED, **_MOMENTUM),
-    "adam": Rule(fastopt.Adam, {}, "Adam", {}),
+    "adam": Rule(fastopt.Adam, {}, "Adam", {}, "adam", {"learning_rate": 1e-3}),
     "amsgrad": Rule(fastopt.Adam, {"amsgrad": True}, "Adam", {"amsgrad": True}),
-    "adamw": Rule(fastopt.AdamW, {}, "AdamW", {}),
+    "adamw": Rule(fastopt.AdamW, {}, "AdamW", {}, "adamw", {"learning_rate": 1e-3, "weight_decay": 1e-2}),
     "nadam": Rule(fastopt.NAdam, {"momentum_decay": 4e-3}, "NAdam", {"momentum_decay": 4e-3}),
+    "adadelta": Rule(fastopt.Adadelta, {}, "Adadelta"),
+    "adamax": Rule(fastopt.Adamax, {}, "Adamax"),
+    "radam": Rule(fastopt.RAdam, {}, "RAdam"),
+    "rprop": Rule(fastopt.Rprop, {}, "Rprop"),
+    "asgd": Rule(fastopt.ASGD, {}, "ASGD"),
+    "lion": Rule(fastopt.Lion, {}, optax="lion", optax_kwargs={"learning_rate": 1e-4, "weight_decay": 0.0}),
+    "lamb": Rule(fastopt.LAMB, {}, optax="lamb", optax_kwargs={"learning_rate": 1e-3}, passes=2),
+    "adafactor": Rule(fastopt.Adafactor, {}, "Adafactor", passes=3),
+    "adafactor-optax": Rule(
+        fastopt.Adafactor,
+        {"lr": 1e-2, "add_eps": True, "eps": (1e-30, 1e-3), "relative_step": False},
+        optax="adafactor",
+        optax_kwargs={"learning_rate": 1e-2, "min_dim_size_to_factor": 1, "multiply_by_parameter_scale": True},
+        passes=3,
+    ),
 }
 
 
