@@ -53,6 +53,7 @@ cdef class TensorPlan(Programmed):
     cdef object owner, increment
     cdef public list cohorts
     cdef list fresh
+    cdef bint carrying
     cdef int64_t* times
 
     def __cinit__(self, Source source, list items, list groups, object state, bint flush, owner, increment):
@@ -167,6 +168,7 @@ cdef class TensorPlan(Programmed):
     def set_cohorts(self, list cohorts, list fresh):
         """What each program is of; `fresh` says of those that count no steps that this is their first."""
         self.cohorts, self.fresh = cohorts, fresh
+        self.carrying = any([cohort.scalars for cohort in cohorts])
         free(self.times)
         self.times = <int64_t*>calloc(max(1, len(cohorts)), sizeof(int64_t))
         if not self.times:
@@ -310,7 +312,6 @@ cdef class TensorPlan(Programmed):
         cdef Py_ssize_t i, k, program
         cdef int64_t t
         cdef bound_t* b
-        cdef Cohort cohort
         for k in range(len(groups)):
             if (self.live[k] or not self._has_values(k, groups[k])) and not self.owner.refresh(k, groups[k]):
                 return False
@@ -326,12 +327,9 @@ cdef class TensorPlan(Programmed):
                 return False
             if self.times[program] == 0:
                 self.times[program] = t
-                cohort = self.cohorts[program]
-                k = 0
-                for name in cohort.scalars:
-                    cohort.scalars[name] = _read(b.numbers[k], b.number_bits)
-                    k += 1
-            elif self.times[program] != t or not self._has_scalars(b, self.cohorts[program]):
+                if self.carrying:
+                    self._take_scalars(b, self.cohorts[program])
+            elif self.times[program] != t or (self.carrying and not self._has_scalars(b, self.cohorts[program])):
                 return False
         for k in range(len(self.cohorts)):
             if self.times[k]:
@@ -348,6 +346,12 @@ cdef class TensorPlan(Programmed):
                 return False
             n += 1
         return n == len(values)
+
+    cdef _take_scalars(self, bound_t* b, Cohort cohort):
+        cdef Py_ssize_t k = 0
+        for name in cohort.scalars:
+            cohort.scalars[name] = _read(b.numbers[k], b.number_bits)
+            k += 1
 
     cdef bint _has_scalars(self, bound_t* b, Cohort cohort):
         cdef Py_ssize_t k = 0
@@ -389,11 +393,12 @@ cdef class TensorPlan(Programmed):
             any_went = True
             if b.count != NULL:
                 _write(b.count, b.count_bits, <double>self.times[program])
-            cohort = self.cohorts[program]
-            k = 0
-            for name in cohort.scalars:
-                _write(b.numbers[k], b.number_bits, cohort.advanced[name])
-                k += 1
+            if self.carrying:
+                cohort = self.cohorts[program]
+                k = 0
+                for name in cohort.scalars:
+                    _write(b.numbers[k], b.number_bits, cohort.advanced[name])
+                    k += 1
             if b.home != b.p:
                 (<object>b.p).detach().copy_(<object>b.home)
             if b.versioned:
