@@ -69,6 +69,7 @@ def add_demo_options(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"only this one; repeat for more: {', '.join(demo.ROWS)}",
     )
+    add("--torch", action="store_true", help="in PyTorch instead: its AdamW, its fused one, and fastopt.torch's")
     add("--epochs", type=at_least(1), default=30, metavar="N", help="passes over the data (default: %(default)s)")
     add("--batch-size", type=at_least(1), default=32, metavar="N", help="images in a step (default: %(default)s)")
     add("--lr", type=float, metavar="X", help="learning rate, for all the chosen optimizers (default: one for each)")
@@ -115,6 +116,8 @@ def run_bench(args: argparse.Namespace) -> int:
 
 
 def run_demo(args: argparse.Namespace) -> int:
+    if args.torch:
+        return run_torch_demo(args)
     rows = [demo.ROWS[key] for key in dict.fromkeys(args.optimizer or demo.ROWS)]
     try:
         same = demo.run(
@@ -125,6 +128,18 @@ def run_demo(args: argparse.Namespace) -> int:
             seed=args.seed,
             dtype=args.dtype,
             out=args.out,
+        )
+    except demo.DemoError as e:
+        args.parser.error(str(e))
+    return 0 if same else 1
+
+
+def run_torch_demo(args: argparse.Namespace) -> int:
+    if args.optimizer:
+        args.parser.error("--torch has AdamW only: leave out --optimizer")
+    try:
+        same = demo.run_in_torch(
+            epochs=args.epochs, batch_size=args.batch_size, lr=args.lr, seed=args.seed, dtype=args.dtype, out=args.out
         )
     except demo.DemoError as e:
         args.parser.error(str(e))

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 import fastopt
 from fastopt.app.cli import main
+from fastopt.app.demo import in_torch
 from fastopt.app.demo.network import batches, initialise, loss_and_gradients
 from fastopt.app.demo.picture import LINE, apart, draw
 from fastopt.app.demo.rows import ROWS
@@ -286,3 +287,36 @@ def test_the_example_runs() -> None:
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"([\d.]+)%", done.stdout).group(1))  # type: ignore[union-attr]
     assert accuracy >= 97
+
+
+def test_the_demo_in_torch(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("torch")
+    out = tmp_path / "torch.png"
+    assert main(["demo", "--torch", "--epochs", "2", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "%" in line]
+    assert [name in row for name, row in zip(("torch.optim", "fused=True", "fastopt.torch"), rows, strict=True)] == [
+        True
+    ] * 3
+    assert "the losses are the same to" in printed
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optimizer", "lion"], "AdamW only"),
+        (["--lr", "-1"], "--lr -1.0"),
+        (["--batch-size", "9999"], "--batch-size 9999"),
+    ],
+)
+def test_the_demo_in_torch_refuses(arguments: list[str], words: str, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(SystemExit):
+        main(["demo", "--torch", *arguments, "--out", str(tmp_path / "a.png")])
+    assert words in capsys.readouterr().err
+
+
+def test_losses_that_part_are_told() -> None:
+    curves = [in_torch.Curve(name, losses, 1.0, (1.0, 1.0)) for name, losses in (("a", [1.0, 0.5]), ("b", [1.0, 0.6]))]
+    assert in_torch.furthest(curves) == pytest.approx(0.2)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fastopt.app.demo import in_torch
 from fastopt.app.demo.picture import draw
 from fastopt.app.demo.report import describe, print_table
 from fastopt.app.demo.rows import ROWS, Row
-from fastopt.app.demo.training import load, train_all
+from fastopt.app.demo.training import Data, load, train_all
 
-__all__ = ["PICTURES", "ROWS", "DemoError", "run"]
+__all__ = ["PICTURES", "ROWS", "DemoError", "run", "run_in_torch"]
 
 PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
@@ -38,10 +39,7 @@ def run(rows: list[Row], *, epochs: int, batch_size: int, lr: float | None, seed
         rows = [row._replace(kwargs={**row.kwargs, "lr": lr}) for row in rows]
     for row in rows:
         check_step(row, dtype)
-    data = load(dtype)
-    if batch_size > len(data.y_train):
-        raise DemoError(f"--batch-size {batch_size} is more than the {len(data.y_train)} images to train on")
-
+    data = loaded(dtype, batch_size)
     about = describe(data, epochs, batch_size)
     print(about, flush=True)
     results = train_all(rows, data, epochs, batch_size, seed)
@@ -54,12 +52,30 @@ def run(rows: list[Row], *, epochs: int, batch_size: int, lr: float | None, seed
     return all(result.same for result in results)
 
 
-def check_extras() -> None:
-    for module in ("matplotlib", "rich", "sklearn", "threadpoolctl"):
+def run_in_torch(*, epochs: int, batch_size: int, lr: float | None, seed: int, dtype: str, out: Path) -> bool:
+    """``--torch``: true when PyTorch's curves and fastopt's are the same. Raises DemoError for what does not fit."""
+    check_extras("torch")
+    check_out(out)
+    if lr is not None and not lr >= 0:
+        raise DemoError(f"--lr {lr!r}: expected a number, 0 or larger")
+    data = loaded(dtype, batch_size)
+    return in_torch.run(data, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, out=out)
+
+
+def loaded(dtype: str, batch_size: int) -> Data:
+    data = load(dtype)
+    if batch_size > len(data.y_train):
+        raise DemoError(f"--batch-size {batch_size} is more than the {len(data.y_train)} images to train on")
+    return data
+
+
+def check_extras(*more: str) -> None:
+    for module in ("matplotlib", "rich", "sklearn", "threadpoolctl", *more):
         try:
             importlib.import_module(module)
         except ImportError as e:
-            raise DemoError(f"the demo needs more packages: pip install 'fastopt[demo]' ({e})") from None
+            extras = ",".join(("demo", *more))
+            raise DemoError(f"the demo needs more packages: pip install 'fastopt[{extras}]' ({e})") from None
 
 
 def check_out(out: Path) -> None:
