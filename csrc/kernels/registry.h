@@ -17,6 +17,7 @@
 #define FO_l2(IN, IO, COEF) IO(g) IN(p) COEF(l2)
 #define FO_decay(IN, IO, COEF) IO(p) COEF(keep)
 #define FO_prox_l1(IN, IO, COEF) IO(p) COEF(one) COEF(threshold)
+#define FO_bounds(IN, IO, COEF) IO(p) COEF(one) COEF(low) COEF(high) COEF(low_single) COEF(high_single)
 #define FO_average(IN, IO, COEF) IO(average) IN(p) COEF(decay) COEF(gain)
 
 /* Passes of their own, outside the step, from stages like these: to other points and back, and means. */
@@ -87,7 +88,7 @@
     X(lamb_moments) X(lamb) X(adafactor_scaled) X(adafactor) X(adafactor_momentum) X(adafactor_unfactored_moment) \
     X(adafactor_unfactored) X(adafactor_unfactored_momentum) X(prodigy_moments) X(prodigy)
 #define FO_RULES(X) FO_PLAIN_RULES(X) FO_RULES_OF_PASSES(X)
-#define FO_STAGES_AFTER(X) X(prox_l1) X(average)
+#define FO_STAGES_AFTER(X) X(prox_l1) X(bounds) X(average)
 #define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
 #define FO_BESIDE_PLAIN_RULES(X) FO_STAGES_BEFORE(X) FO_RULES_OF_PASSES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 #define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)

@@ -18,6 +18,7 @@ from fastopt.base.memory import memory_for, zeros
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
+from fastopt.engine.bounds import outside
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import GROUP_NAMES, Group
 from fastopt.engine.hyperparameters import Option
@@ -79,8 +80,9 @@ class Engine(_core.Engine):
 
     # Parameters
 
-    def add(self, additions: list[dict[str, Any]]) -> None:
-        """Checks new groups against all that is there, then takes them in."""
+    def add(self, additions: list[dict[str, Any]], anywhere: bool = False) -> None:
+        """Checks new groups against all that is there, then takes them in; with `anywhere` also parameters that are
+        outside their bounds, as those of a copy may be."""
         old = self.plan if self.groups else None
         if old:
             old.confirm()
@@ -105,6 +107,9 @@ class Engine(_core.Engine):
         _core.check_parameters(names, params)
         every = [*self.groups, *groups]
         self._check(every)
+        if not anywhere:
+            for group, indices in zip(groups, members, strict=True):
+                self._refuse_outside(group, group._values["bounds"], [params[i] for i in indices])
         branches = [group["params"] for group in every]
         grouped = self.grouped or len(branches) > 1
         forms = self._forms(groups, members, params)
@@ -255,6 +260,19 @@ class Engine(_core.Engine):
         group._rule.check_value(name, admitted, group._fixed)
         if name in CLIPS:
             self.refuse_two_clips({**self.options, **group._values, name: admitted})
+        if name == "bounds":
+            # Not where they hold other values for a while, nor amid a step.
+            _core.undisturbed([self.plan], lambda: self._refuse_outside(group, admitted, self.params_of(group)))
+
+    def _refuse_outside(self, group: Group, bounds: Any, params: list[Array]) -> None:
+        wrong = None if group._frozen else outside(bounds, group._names, params, self.fixed["flush_subnormals"])
+        if wrong is not None:
+            raise ValueError(wrong)
+
+    def params_of(self, group: Group) -> list[Array]:
+        """The arrays of a group, in the order of its names."""
+        places = dict(zip(self.plan.names, self.plan.params, strict=True))
+        return [places[name] for name in group._names]
 
     def _check_option(self, name: str, value: Any) -> None:
         if name == "average" and (value is None) != (self.options["average"] is None):

@@ -17,6 +17,7 @@ from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1,
 from fastopt.base.nonfinite import POLICIES
 from fastopt.base.tree import Tree
 from fastopt.core import machine
+from fastopt.engine.bounds import bounds_or_none
 from fastopt.engine.engine import Report
 from fastopt.engine.foreign_names import unknown_attribute, unknown_keyword
 from fastopt.engine.groups import Group
@@ -58,6 +59,9 @@ class Optimizer(Persistent, Rule):
     decoupled_decay * : p *= 1 - lr*decoupled_decay before the rule (AdamW calls it weight_decay too). Default 0.
     decay_by_lr : False takes p *= 1 - decoupled_decay instead. Default True.
     prox_l1 * : soft threshold of p by lr*prox_l1 after the rule, reaching exact zeros. Default 0.
+    bounds * : (low, high), a number or None for each, within which every element is after the step; NaN stays. None for
+        none. Parameters that start outside are refused. Rounded inwards to the type of a parameter, so that low <= p <=
+        high is exact; averages, and points outside a step, may be outside. Default None.
     clip_norm : scale all gradients by clip_norm/norm where the 2-norm of all together is larger; > 0.
     group_clip_norm * : the same for the gradients of each group alone, by their own norm; a group calls it "clip_norm".
     clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Only one of these three.
@@ -74,7 +78,7 @@ class Optimizer(Persistent, Rule):
     threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
 
-    Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, average.
+    Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, bounds, average.
     Raises TypeError or ValueError, naming the parameter and the fix, before anything is written.
     """
 
@@ -86,6 +90,7 @@ class Optimizer(Persistent, Rule):
     decoupled_decay = Hyperparameter(at_least_0, 0.0)
     decay_by_lr = Fixed(boolean, True)
     prox_l1 = Hyperparameter(at_least_0, 0.0)
+    bounds = Choice(bounds_or_none, None, per_group=True)
     clip_norm = Hyperparameter(above_0, None, optional=True, per_group=False)
     group_clip_norm = Hyperparameter(above_0, None, optional=True)
     clip_value = Hyperparameter(above_0, None, optional=True)

@@ -78,6 +78,6 @@ def restore(opt: Any, saved: tuple[Any, ...]) -> None:
         setattr(opt, name, dict(x) if type(x) is dict else x)
     engine = opt._engine_class(opt, type(opt), options, fixed, common, grouped)
     opt._engine = engine
-    engine.add([dict(group) for group in groups])
+    engine.add([dict(group) for group in groups], anywhere=True)
     state.write(opt, arrays)
     check(unchanged)
