@@ -39,6 +39,11 @@ def prox_l1(h: Any) -> dict[str, float] | None:
     return {"one": 1.0, "threshold": h.lr * h.prox_l1} if h.prox_l1 else None
 
 
+def lookahead(h: Any) -> dict[str, float] | None:
+    """Off, until the core says that it is a cohort's turn."""
+    return None if h.lookahead is None else {"turn": 0.0, "alpha": h.lookahead[1]}
+
+
 def bounds(h: Any) -> dict[str, float] | None:
     if h.bounds is None:
         return None
@@ -56,6 +61,7 @@ STAGES: dict[str, Stage] = {
     "l2": l2,
     "decay": decay,
     "prox_l1": prox_l1,
+    "lookahead": lookahead,
     "bounds": bounds,
     "average": average,
 }

@@ -70,7 +70,7 @@ def upgraded(saved: Any) -> Any:
     if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
         groups = [_upgraded_group(group, moved, saved["optimizer"]) for group in groups]
     options = {"max_skips": None, **options}
-    return {**saved, "options": options, "groups": groups, "global": {}, "skipped_in_a_row": 0}
+    return {**saved, "options": options, "groups": groups, "global": {}, "skipped_in_a_row": 0, "lookahead": {}}
 
 
 def _upgraded_group(group: Mapping[str, Any], moved: Mapping[str, Any], rule: Any) -> dict[str, Any]:
