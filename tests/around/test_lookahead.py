@@ -275,7 +275,7 @@ def test_what_goes_around_an_optimizer_goes_on() -> None:
             opt.step(there)
             ema.update()
         made.append(opt)
-        assert opt.t == 2 + 10
+        assert opt.t == 2 + 15
         with opt.averaged(), pytest.raises(RuntimeError):
             opt.step(there)
     assert_same_bits(*made)
