@@ -65,7 +65,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def is_tuned(case: Case) -> bool:
     """A new rule is timed against its reference before anybody tunes its NumPy."""
-    return hasattr(tuned, case.make([np.zeros(1)]).rule)
+    return not case.lookahead and hasattr(tuned, case.make([np.zeros(1)]).rule)
 
 
 class Run(NamedTuple):

@@ -58,6 +58,13 @@ def prox_l1(p: Array, one: Array, threshold: Array, a: Array, b: Array) -> None:
     subtract(p, a, out=p)
 
 
+def bounds(
+    p: Array, one: Array, low: Array, high: Array, low_single: Array, high_single: Array, a: Array, b: Array
+) -> None:  # fmt: skip
+    maximum(p, low if p.itemsize == 8 else low_single, out=p)
+    minimum(p, high if p.itemsize == 8 else high_single, out=p)
+
+
 def average(average: Array, p: Array, decay: Array, gain: Array, a: Array, b: Array) -> None:
     _blend(average, decay, p, gain, a)
 

@@ -12,6 +12,7 @@ from fastopt import losses, schedules
 from fastopt import reference as reference
 from fastopt.app.selftest import selftest
 from fastopt.around.averaging import EMA, RunningMean
+from fastopt.around.lookahead import Lookahead
 from fastopt.around.loss_scaler import LossScaler
 from fastopt.around.sam import SAM
 from fastopt.around.stopping import EarlyStopping
@@ -73,6 +74,7 @@ __all__ = [
     "Info",
     "LBFGSReport",
     "Lion",
+    "Lookahead",
     "LossScaler",
     "Minimum",
     "NAdam",

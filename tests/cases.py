@@ -10,20 +10,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastopt
+from fastopt.base import tree
 from fastopt.base.tree import Array
 from fastopt.core import _core
 
 
 class Case(NamedTuple):
-    """An optimizer with its keywords; `plain` marks the one row per rule that benchmarks time."""
+    """An optimizer with its keywords, and those of a Lookahead around it; `plain` marks the one row per rule that
+    benchmarks time."""
 
     id: str
     optimizer: type[fastopt.Optimizer]
     kwargs: dict[str, Any]
     plain: bool = False
+    lookahead: dict[str, Any] | None = None
 
     def make(self, params: Any, **more: Any) -> fastopt.Optimizer:
-        return self.optimizer(params, **{**self.kwargs, **more})
+        opt = self.optimizer(self.inside(params), **{**self.kwargs, **more})
+        if self.lookahead:
+            fastopt.Lookahead(opt, **self.lookahead)
+        return opt
+
+    def inside(self, params: Any) -> Any:
+        """The same arrays, moved within the bounds: those that start outside are refused."""
+        if self.kwargs.get("bounds"):
+            for _, p in tree.flatten(params):
+                if isinstance(p, np.ndarray) and p.flags.writeable:
+                    np.clip(p, *self.kwargs["bounds"], out=p)
+        return params
 
 
 def halving(t: int) -> float:
@@ -97,6 +111,16 @@ STAGES = [
     Case("decoupled-decay", RMSprop, {"decoupled_decay": 0.5}),
     Case("decoupled-decay-free", SGD, {"lr": halving, "decoupled_decay": 0.1, "decay_by_lr": False}),
     Case("prox-l1", SGD, {"lr": 0.1, "prox_l1": 2.0}),
+    Case("bounds", SGD, {"lr": 0.1, "bounds": (-0.5, 0.75)}),
+    Case("bounds-one-side", AdamW, {"lr": halving, "bounds": (0, None), "prox_l1": 0.1, "average": 0.9}),
+    Case("lamb-bounds", LAMB, {"bounds": (-0.5, 0.75), "decoupled_decay": 0.1}),
+    Case("adafactor-bounds", Adafactor, {"bounds": (None, 0.75), "clip_norm": 0.5}),
+    Case("prodigy-bounds", Prodigy, {"bounds": (-0.5, 0.75), "d0": 0.1}),
+    Case("lookahead", SGD, {"lr": 0.1, "momentum": 0.9}, lookahead={"k": 2}),
+    Case("lookahead-bounds", NAdam, {"bounds": (-0.5, 0.75), "average": 0.9}, lookahead={"k": 1, "alpha": 0.8}),
+    Case("lamb-lookahead", LAMB, {"bounds": (-0.5, 0.75), "clip_norm": 0.5}, lookahead={"k": 2, "alpha": 0.3}),
+    Case("adafactor-lookahead", Adafactor, {"momentum": 0.5, "average": 0.9}, lookahead={"k": 2, "alpha": 0.3}),
+    Case("prodigy-lookahead", Prodigy, {"l2": 0.1, "maximize": True}, lookahead={"k": 3, "alpha": 1.0}),
     Case("average", Adagrad, {"average": 0.9}),
     Case("lamb-stages", LAMB, {"l2": 0.1, "clip_norm": 0.5, "average": 0.9, "decoupled_decay": 0.1, "prox_l1": 0.1}),
     Case("adafactor-stages", Adafactor, {"l1": 0.1, "clip_value": 0.5, "maximize": True, "average": 0.9}),

@@ -112,7 +112,7 @@
 #define REDUCTION_SLOT(name) [fo_r_##name] = FN(name),
 #define SUM_SLOT(name) [fo_sum_##name] = FN(name),
 #define SLOTS \
-    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .ahead = {FO_BESIDE_PLAIN_RULES(AHEAD_SLOT)}, \
+    { .kernel = {FO_KERNELS(KERNEL_SLOT)}, .ahead = {FO_BESIDE_PLAIN_RULES(AHEAD_SLOT) FO_STAGES_AT_TIMES(KERNEL_SLOT)}, \
       .fused = {FO_PLAIN_RULES(FUSED_SLOT)}, .fused_ahead = {FO_PLAIN_RULES(FUSED_AHEAD_SLOT)}, \
       .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
       .sum_squares_ahead = FN(sum_squares_ahead), \

@@ -94,10 +94,10 @@ const fo_kernel_info fo_registry[FO_KERNEL_COUNT] = {
     _Static_assert((0 FO_##kernel(COUNT, COUNT, NONE)) <= FO_MAX_BUFFERS, "raise FO_MAX_BUFFERS"); \
     _Static_assert((0 FO_##kernel(NONE, NONE, COUNT)) <= FO_MAX_COEFS, "raise FO_MAX_COEFS");
 FO_KERNELS(FITS)
-/* A program has every stage but scale at most once, and its rule. */
-_Static_assert(FO_STAGES_BEFORE(COUNT) FO_STAGES_AFTER(COUNT) <= FO_MAX_CALLS, "raise FO_MAX_CALLS");
+/* A program has every stage but scale at most once, its rule, and the bounds before lookahead too. */
+_Static_assert(1 FO_STAGES_BEFORE(COUNT) FO_STAGES_AFTER(COUNT) <= FO_MAX_CALLS, "raise FO_MAX_CALLS");
 
-/* A rule lists p, g and then its state; a stage names p, g or average. */
+/* A rule lists p, g and then its state; a stage names p, g or average, and lookahead a slot that the program knows. */
 int fo_slot(int kernel, int buffer)
 {
     const char *name = fo_registry[kernel].buffer[buffer];

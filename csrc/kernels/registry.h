@@ -17,6 +17,8 @@
 #define FO_l2(IN, IO, COEF) IO(g) IN(p) COEF(l2)
 #define FO_decay(IN, IO, COEF) IO(p) COEF(keep)
 #define FO_prox_l1(IN, IO, COEF) IO(p) COEF(one) COEF(threshold)
+#define FO_lookahead(IN, IO, COEF) IO(p) IO(slow) COEF(turn) COEF(alpha)
+#define FO_bounds(IN, IO, COEF) IO(p) COEF(one) COEF(low) COEF(high) COEF(low_single) COEF(high_single)
 #define FO_average(IN, IO, COEF) IO(average) IN(p) COEF(decay) COEF(gain)
 
 /* Passes of their own, outside the step, from stages like these: to other points and back, and means. */
@@ -87,9 +89,11 @@
     X(lamb_moments) X(lamb) X(adafactor_scaled) X(adafactor) X(adafactor_momentum) X(adafactor_unfactored_moment) \
     X(adafactor_unfactored) X(adafactor_unfactored_momentum) X(prodigy_moments) X(prodigy)
 #define FO_RULES(X) FO_PLAIN_RULES(X) FO_RULES_OF_PASSES(X)
-#define FO_STAGES_AFTER(X) X(prox_l1) X(average)
+/* At most steps this one does nothing, and is not to ask for its memory then. */
+#define FO_STAGES_AT_TIMES(X) X(lookahead)
+#define FO_STAGES_AFTER(X) X(prox_l1) FO_STAGES_AT_TIMES(X) X(bounds) X(average)
 #define FO_PASSES(X) X(sign) X(perturb) X(perturb_adaptive) X(mean)
-#define FO_BESIDE_PLAIN_RULES(X) FO_STAGES_BEFORE(X) FO_RULES_OF_PASSES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
+#define FO_BESIDE_PLAIN_RULES(X) FO_STAGES_BEFORE(X) FO_RULES_OF_PASSES(X) X(prox_l1) X(bounds) X(average) FO_PASSES(X)
 #define FO_KERNELS(X) FO_STAGES_BEFORE(X) FO_RULES(X) FO_STAGES_AFTER(X) FO_PASSES(X)
 
 /* What a norm is made of; see reductions.h. */

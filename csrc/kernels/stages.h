@@ -1,6 +1,6 @@
 /* What happens around a rule, on a chunk that is in the cache: before it the gradient is loaded,
- * scaled, clamped and penalised and the parameter decays; after it come the proximal step and the
- * running average. The last four are passes of their own. A template like rules.h. */
+ * scaled, clamped and penalised and the parameter decays; after it come the proximal step,
+ * Lookahead, the bounds and the running average. The last four are passes of their own. A template like rules.h. */
 
 /* The first operation on every loaded gradient: clipping by norm and the sign of `maximize`. */
 KERNEL(scale)
@@ -51,6 +51,30 @@ KERNEL(prox_l1)
         const real x = one * p[i];
         const real lower = x < -threshold ? -threshold : x;
         p[i] = x - (lower > threshold ? threshold : lower);
+    }
+}
+
+/* Back part of the way to the slow point, which follows; `turn` is 0 at the steps in between. */
+KERNEL(lookahead)
+{
+    if (turn == 0)
+        return;
+    EACH(i) {
+        const real x = slow[i] + alpha * (p[i] - slow[i]);
+        slow[i] = x;
+        p[i] = x;
+    }
+}
+
+/* Into the box, whose sides are rounded for each type. NaN stays NaN: it is on neither side. */
+KERNEL(bounds)
+{
+    const real least = REAL_BITS == 32 ? low_single : low;
+    const real most = REAL_BITS == 32 ? high_single : high;
+    EACH(i) {
+        const real x = one * p[i];
+        const real higher = x < least ? least : x;
+        p[i] = higher > most ? most : higher;
     }
 }
 

@@ -216,6 +216,11 @@ def from_0_below_1(name: str, x: float) -> None:
         raise ValueError(f"{name} is {x!r}: expected a number in [0, 1)")
 
 
+def above_0_to_1(name: str, x: float) -> None:
+    if not 0 < x <= 1:
+        raise ValueError(f"{name} is {x!r}: expected a number in (0, 1]")
+
+
 def from_0_to_1(name: str, x: float) -> None:
     if not 0 <= x <= 1:
         raise ValueError(f"{name} is {x!r}: expected a number in [0, 1]")

@@ -164,6 +164,7 @@ class Engine:
     accumulated: Any
     accumulation: Any
     point: Any
+    lookahead: tuple[int, float] | None
     def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False) -> Any: ...
     def evaluate(self) -> None: ...
 

@@ -28,6 +28,7 @@ cdef class Engine:
 
     `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, name,
     option, schedule, check or None for a pair), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
+    `lookahead` is after how many steps of a tensor it goes back, and how much of the way is kept; or None.
     """
     cdef public Plan plan
     cdef public list cohorts, followed, affected
@@ -35,7 +36,7 @@ cdef class Engine:
     cdef public bint clipping
     cdef public int64_t t, skipped
     cdef public bint carrying
-    cdef public object accumulated, accumulation, point
+    cdef public object accumulated, accumulation, point, lookahead
     cdef object __weakref__
 
     def step(self, object tree, type report, double unscale, bint accumulated=False):
@@ -90,7 +91,16 @@ cdef class Engine:
                 numbers = cohort.changing(h, t - cohort.skipped)
                 if numbers:
                     plan.set_numbers(cohort.index, numbers)
+        if self.lookahead is not None:
+            self._take_turns(cohorts, t)
         return cohorts
+
+    cdef _take_turns(self, list cohorts, int64_t t):
+        """Has Lookahead go back in those cohorts for which this step ends a cycle."""
+        cdef Cohort cohort
+        cdef int64_t k = self.lookahead[0]
+        for cohort in cohorts:
+            self.plan.set_numbers(cohort.index, {"turn": (t - cohort.skipped) % k == 0}, "lookahead")
 
     cpdef evaluate(self):
         """The numbers of schedules at this step: each is called once, whoever shares it in the whole optimizer."""

@@ -14,17 +14,18 @@ from weakref import ref
 
 from fastopt.base import tree
 from fastopt.base.arguments import boolean
-from fastopt.base.memory import memory_for, zeros
+from fastopt.base.memory import copies_of, memory_for, zeros
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
+from fastopt.engine.bounds import outside
 from fastopt.engine.foreign_names import unknown_keyword
 from fastopt.engine.groups import GROUP_NAMES, Group
 from fastopt.engine.hyperparameters import Option
 from fastopt.engine.numbers import Noted, Numbers
 from fastopt.engine.numpy_plan import ReferencePlan
 from fastopt.engine.passes import STEPPED
-from fastopt.engine.program import LIKE_P, ROWS, Form, compiled
+from fastopt.engine.program import LIKE_P, ROWS, SLOW, Form, compiled
 from fastopt.engine.rule import Rule, class_named
 from fastopt.engine.stages import STAGES
 
@@ -79,8 +80,9 @@ class Engine(_core.Engine):
 
     # Parameters
 
-    def add(self, additions: list[dict[str, Any]]) -> None:
-        """Checks new groups against all that is there, then takes them in."""
+    def add(self, additions: list[dict[str, Any]], anywhere: bool = False) -> None:
+        """Checks new groups against all that is there, then takes them in; with `anywhere` also parameters that are
+        outside their bounds, as those of a copy may be."""
         old = self.plan if self.groups else None
         if old:
             old.confirm()
@@ -105,24 +107,15 @@ class Engine(_core.Engine):
         _core.check_parameters(names, params)
         every = [*self.groups, *groups]
         self._check(every)
+        if not anywhere:
+            for group, indices in zip(groups, members, strict=True):
+                self._refuse_outside(group, group._values["bounds"], [params[i] for i in indices])
         branches = [group["params"] for group in every]
         grouped = self.grouped or len(branches) > 1
         forms = self._forms(groups, members, params)
         plan = self._make_plan(every, branches if grouped else branches[0], names, params, forms)
         cohorts = self.cohorts + self._first_cohorts(groups, members, forms)
-        published: _core.Values = [
-            (self, "groups", tuple(every)),
-            *((self, name, None) for name in ("accumulation", "point")),
-            (self, "cohorts", cohorts),
-            (self, "grouped", grouped),
-            (self, "registers", self.of_all()),
-            (self, "_live", None),
-            (self, "stale", True),
-            (self, "plan", plan),
-        ]
-        if old:
-            published.append((old, "retired", True))
-        _core.publish([], published)
+        self._replace(plan, cohorts, [(self, "groups", tuple(every)), (self, "grouped", grouped)])
 
     def _settings(self, given: dict[str, Any]) -> tuple[type[Rule], dict[str, Any], dict[str, Any]]:
         """The class of a group's rule, its fixed options, and its values, those not given being the common ones; a
@@ -172,7 +165,7 @@ class Engine(_core.Engine):
                 h = Numbers(group._values, group._fixed)
                 made: dict[Any, Form] = {}
                 for i in indices:
-                    form = group._rule.form(h, params[i])
+                    form = self._with_slow(group._rule.form(h, params[i]))
                     found[i] = made.setdefault(form, form)
         return found
 
@@ -196,17 +189,13 @@ class Engine(_core.Engine):
         states += made
         for p, still in zip(params[first:], frozen[first:], strict=True):
             averages.append(memory.copy(p) if averaging and not still else None)
+        return self._plan_of(template, names, params, states, averages, extents, frozen)
+
+    def _plan_of(self, template: Tree, *parts: Sequence[Any]) -> _core.Plan:
+        """A plan of parts as a plan takes them, which every optimizer of its parameters knows of."""
+        names, params, states, averages, extents, frozen = map(tuple, parts)
         backend = _core.Plan if self.fixed["backend"] == "c" else ReferencePlan
-        plan = backend(
-            template,
-            tuple(names),
-            tuple(params),
-            tuple(states),
-            tuple(averages),
-            self.fixed["flush_subnormals"],
-            tuple(extents),
-            tuple(frozen),
-        )
+        plan = backend(template, names, params, states, averages, self.fixed["flush_subnormals"], extents, frozen)
         STEPPED.add(plan)
         return plan
 
@@ -220,6 +209,39 @@ class Engine(_core.Engine):
                     parts.setdefault(forms[i], []).append(i)
             found += [_core.Cohort(number, form, part, self.t, scalars) for form, part in parts.items()]
         return found
+
+    def begin_lookahead(self, how: tuple[int, float]) -> None:
+        """Gives every parameter a slot for Lookahead's slow point, a copy of it at first."""
+        old = self.plan
+        old.confirm()
+        cohorts = [
+            _core.Cohort(each.group, _followed_by_slow(each.form), list(each.members), each.skipped, each.scalars)
+            for each in self.cohorts
+        ]
+        moving = [i for i, still in enumerate(old.frozen) if not still]
+        copies = dict(zip(moving, copies_of([old.params[i] for i in moving]), strict=True))
+        states = [(*state, copies[i]) if i in copies else state for i, state in enumerate(old.states)]
+        extents = [(*extent, LIKE_P) if i in copies else extent for i, extent in enumerate(old.extents)]
+        plan = self._plan_of(old.template, old.names, old.params, states, old.averages, extents, old.frozen)
+        self._replace(plan, cohorts, [(self, "lookahead", how)])
+
+    def _with_slow(self, form: Form) -> Form:
+        return form if self.lookahead is None else _followed_by_slow(form)
+
+    def _replace(self, plan: _core.Plan, cohorts: list[_core.Cohort], more: _core.Values) -> None:
+        """Puts another plan and its cohorts in the place of those that there are, all at once."""
+        published: _core.Values = [
+            *more,
+            *((self, name, None) for name in ("accumulation", "point")),
+            (self, "cohorts", cohorts),
+            (self, "registers", self.of_all()),
+            (self, "_live", None),
+            (self, "stale", True),
+            (self, "plan", plan),
+        ]
+        if self.groups:
+            published.append((self.plan, "retired", True))
+        _core.publish([], published)
 
     # Values
 
@@ -255,6 +277,19 @@ class Engine(_core.Engine):
         group._rule.check_value(name, admitted, group._fixed)
         if name in CLIPS:
             self.refuse_two_clips({**self.options, **group._values, name: admitted})
+        if name == "bounds":
+            # Not where they hold other values for a while, nor amid a step.
+            _core.undisturbed([self.plan], lambda: self._refuse_outside(group, admitted, self.params_of(group)))
+
+    def _refuse_outside(self, group: Group, bounds: Any, params: list[Array]) -> None:
+        wrong = None if group._frozen else outside(bounds, group._names, params, self.fixed["flush_subnormals"])
+        if wrong is not None:
+            raise ValueError(wrong)
+
+    def params_of(self, group: Group) -> list[Array]:
+        """The arrays of a group, in the order of its names."""
+        places = dict(zip(self.plan.names, self.plan.params, strict=True))
+        return [places[name] for name in group._names]
 
     def _check_option(self, name: str, value: Any) -> None:
         if name == "average" and (value is None) != (self.options["average"] is None):
@@ -298,7 +333,8 @@ class Engine(_core.Engine):
         self.stale = preparing = object()
         options, plan = dict(self.options), self.plan
         self._check_together(self.groups)
-        self.current = [Numbers(options, group._values, group._fixed) for group in self.groups]
+        whole = {**options, "lookahead": self.lookahead}
+        self.current = [Numbers(whole, group._values, group._fixed) for group in self.groups]
         self.followed = self._following(self.current, self.cls, options)
         for numbers, group in zip(self.current, self.groups, strict=True):
             self.followed += self._following([numbers], group.rule, group._values)
@@ -455,6 +491,10 @@ def _state(forms: list[Form | None], params: list[Array]) -> list[tuple[Array, .
             tuple(made[k, i] if slot.extent == LIKE_P else _vector(p, slot.extent) for k, slot in enumerate(slots))
         )
     return found
+
+
+def _followed_by_slow(form: Form) -> Form:
+    return form._replace(slots=(*form.slots, SLOW))
 
 
 def _vector(p: Array, extent: int) -> Array:

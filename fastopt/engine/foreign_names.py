@@ -65,7 +65,7 @@ FOREIGN_ATTRIBUTES = {
     "param_groups": "they are opt.groups here; to a constructor they are passed first, without a name",
     "params": "they are opt.groups[0]['params'] here",
     **dict.fromkeys(("zero_grad", "zero_grads"), "gradients are passed to step(grads): there is nothing to zero"),
-    "lookahead": "it is called nesterov_point() now: with opt.nesterov_point(): ...",
+    "lookahead": "it is called nesterov_point() now: with opt.nesterov_point(): ...; Zhang's is fastopt.Lookahead(opt)",
     **dict.fromkeys(("apply_gradients", "apply", "update"), "called step here: opt.step(grads)"),
     "minimize": "a function is minimized by fastopt.minimize(fun_and_grad, x0, method)",
     "iterations": "called t here",

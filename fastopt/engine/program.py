@@ -68,6 +68,10 @@ class Form(NamedTuple):
         return kernel
 
 
+SLOW = Slot("slow", start="p")
+"""Lookahead's point, the last slot of every form while it is on."""
+
+
 def plain(kernel: str, **starts: float | str) -> Form:
     """A rule of one kernel, whose state slots are the buffers after p and g."""
     buffers = _core.KERNELS[kernel][1][2:]
@@ -138,6 +142,9 @@ def _walk(walk: Walk, stages: dict[str, dict[str, float]], numbers: dict[str, fl
         elif buffers[0] == "g":
             calls += [(name, name, stages[name])] * ("g" in read)
         elif last:
+            if name == "lookahead" and "bounds" in stages:
+                # The slow point follows one that is within them.
+                calls.append(("bounds", "bounds", stages["bounds"]))
             calls.append((name, name, stages[name]))
         elif "p" in read:
             calls.append((name, name, stages[name]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from fastopt.engine.bounds import box
+
 Stage: TypeAlias = Callable[[Any], dict[str, float] | None]
 
 
@@ -37,6 +39,18 @@ def prox_l1(h: Any) -> dict[str, float] | None:
     return {"one": 1.0, "threshold": h.lr * h.prox_l1} if h.prox_l1 else None
 
 
+def lookahead(h: Any) -> dict[str, float] | None:
+    """Off, until the core says that it is a cohort's turn."""
+    return None if h.lookahead is None else {"turn": 0.0, "alpha": h.lookahead[1]}
+
+
+def bounds(h: Any) -> dict[str, float] | None:
+    if h.bounds is None:
+        return None
+    (low, high), (low_single, high_single) = (box(h.bounds, dtype, h.flush_subnormals) for dtype in (float, "f"))
+    return {"one": 1.0, "low": low, "high": high, "low_single": low_single, "high_single": high_single}
+
+
 def average(h: Any) -> dict[str, float] | None:
     return None if h.average is None else {"decay": h.average, "gain": 1 - h.average}
 
@@ -47,5 +61,7 @@ STAGES: dict[str, Stage] = {
     "l2": l2,
     "decay": decay,
     "prox_l1": prox_l1,
+    "lookahead": lookahead,
+    "bounds": bounds,
     "average": average,
 }

@@ -9,7 +9,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastopt.around import accumulation, averaging, nesterov
+from fastopt.around import accumulation, averaging, lookahead, nesterov
 from fastopt.around.accumulation import ACCUMULATED
 from fastopt.around.skips import SkippingEngine, count_or_none, told
 from fastopt.base import tree
@@ -17,6 +17,7 @@ from fastopt.base.arguments import above_0, at_least_0, boolean, from_0_below_1,
 from fastopt.base.nonfinite import POLICIES
 from fastopt.base.tree import Tree
 from fastopt.core import machine
+from fastopt.engine.bounds import bounds_or_none
 from fastopt.engine.engine import Report
 from fastopt.engine.foreign_names import unknown_attribute, unknown_keyword
 from fastopt.engine.groups import Group
@@ -58,6 +59,9 @@ class Optimizer(Persistent, Rule):
     decoupled_decay * : p *= 1 - lr*decoupled_decay before the rule (AdamW calls it weight_decay too). Default 0.
     decay_by_lr : False takes p *= 1 - decoupled_decay instead. Default True.
     prox_l1 * : soft threshold of p by lr*prox_l1 after the rule, reaching exact zeros. Default 0.
+    bounds * : (low, high), a number or None for each, within which every element is after the step; NaN stays. None for
+        none. Parameters that start outside are refused. Rounded inwards to the type of a parameter, so that low <= p <=
+        high is exact; averages, and points outside a step, may be outside. Default None.
     clip_norm : scale all gradients by clip_norm/norm where the 2-norm of all together is larger; > 0.
     group_clip_norm * : the same for the gradients of each group alone, by their own norm; a group calls it "clip_norm".
     clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Only one of these three.
@@ -74,7 +78,8 @@ class Optimizer(Persistent, Rule):
     threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
 
-    Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, average.
+    Within a step the order is: finite check, clipping, maximize, penalties, decay, rule, prox, Lookahead, bounds,
+    average.
     Raises TypeError or ValueError, naming the parameter and the fix, before anything is written.
     """
 
@@ -86,6 +91,7 @@ class Optimizer(Persistent, Rule):
     decoupled_decay = Hyperparameter(at_least_0, 0.0)
     decay_by_lr = Fixed(boolean, True)
     prox_l1 = Hyperparameter(at_least_0, 0.0)
+    bounds = Choice(bounds_or_none, None, per_group=True)
     clip_norm = Hyperparameter(above_0, None, optional=True, per_group=False)
     group_clip_norm = Hyperparameter(above_0, None, optional=True)
     clip_value = Hyperparameter(above_0, None, optional=True)
@@ -102,7 +108,7 @@ class Optimizer(Persistent, Rule):
 
     _engine: SkippingEngine
     _engine_class = SkippingEngine
-    _parts = {"accumulation": accumulation}  # noqa: RUF012
+    _parts = {"accumulation": accumulation, "lookahead": lookahead}  # noqa: RUF012
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -321,13 +327,15 @@ class Optimizer(Persistent, Rule):
     @property
     def bytes_per_step(self) -> int:
         """The memory traffic of a step in which every parameter has a gradient: each array is read, and all but the
-        gradients written, once; the gradients are read once more where their norm is measured."""
+        gradients written, once; the gradients are read once more where their norm is measured. Lookahead's slow point,
+        which most steps leave alone, does not count."""
         plan, options = self._engine.plan, self._engine.options
         by_group = any(group._values["group_clip_norm"] is not None for group in self.groups)
         measured = options["clip_norm"] is not None or by_group or options["on_nonfinite"] is not None
         total = 0
         for p, states, average in zip(plan.params, plan.states, plan.averages, strict=True):
-            written = p.nbytes + sum(a.nbytes for a in states) + (0 if average is None else average.nbytes)
+            moved = states if self._engine.lookahead is None else states[:-1]
+            written = p.nbytes + sum(a.nbytes for a in moved) + (0 if average is None else average.nbytes)
             total += 2 * written + p.nbytes * (1 + measured)
         return total
 
@@ -342,6 +350,8 @@ class Optimizer(Persistent, Rule):
             named = {other.of: name for name, other in group._rule._other_names.items()}
             values = ", ".join(f"{named.get(name, name)}={show(value)}" for name, value in group._values.items())
             lines.append(f"  group {i}: {own}{values}")
+        if engine.lookahead is not None:
+            lines.append("  Lookahead: k={}, alpha={:g}".format(*engine.lookahead))
         whole = {**engine.options, **engine.fixed}
         lines.append("  " + ", ".join(f"{name}={show(value)}" for name, value in whole.items()))
         return "\n".join(lines)

@@ -42,10 +42,12 @@ from fastopt.reference.scalars import adafactor_step, prodigy_begin, prodigy_est
 from fastopt.reference.sgd import momentum, nesterov, sgd
 from fastopt.reference.stages import (
     average,
+    bounds,
     clamp,
     decay,
     l1,
     l2,
+    lookahead,
     mean,
     perturb,
     perturb_adaptive,
@@ -59,9 +61,10 @@ __all__ = [
     "CHUNK", "LANES", "Array", "Factor",
     "adadelta", "adafactor", "adafactor_factors", "adafactor_momentum", "adafactor_scaled", "adafactor_step",
     "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
-    "adamax", "add_blocks", "amsgrad", "asgd", "average", "axpby", "blocks", "clamp", "decay", "dot",
-    "dot_difference", "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "max_abs", "mean",
-    "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy", "prodigy_begin",
-    "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered", "rmsprop_centered_momentum",
-    "rmsprop_momentum", "rprop", "scale", "sgd", "sign", "sign_momentum", "sum_abs", "sum_squares", "trust",
+    "adamax", "add_blocks", "amsgrad", "asgd", "average", "axpby", "blocks", "bounds", "clamp", "decay", "dot",
+    "dot_difference", "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "lookahead",
+    "max_abs", "mean", "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy",
+    "prodigy_begin", "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered",
+    "rmsprop_centered_momentum", "rmsprop_momentum", "rprop", "scale", "sgd", "sign", "sign_momentum", "sum_abs",
+    "sum_squares", "trust",
 ]  # fmt: skip

@@ -39,6 +39,21 @@ def prox_l1(p: Array, one: float, threshold: float) -> None:
     p[...] = x - np.where(lower > threshold, threshold, lower)
 
 
+def lookahead(p: Array, slow: Array, turn: float, alpha: float) -> None:
+    if turn == 0:
+        return
+    x = slow + alpha * (p - slow)
+    slow[...] = x
+    p[...] = x
+
+
+def bounds(p: Array, one: float, low: float, high: float, low_single: float, high_single: float) -> None:
+    least, most = (low_single, high_single) if p.dtype == np.float32 else (low, high)
+    x = one * p
+    higher = np.where(x < least, least, x)
+    p[...] = np.where(higher > most, most, higher)
+
+
 def average(average: Array, p: Array, decay: float, gain: float) -> None:
     average[...] = decay * average + gain * p
 

@@ -48,7 +48,7 @@ def _reduce(opt: Any) -> tuple[Any, ...]:
     make, args, (attributes, slots), *_ = reduced
     kept = {name: x for name, x in {**slots, **(attributes or {})}.items() if name != "_engine"}
     engine = opt._engine
-    made = (dict(engine.options), dict(engine.fixed), dict(engine.common), engine.grouped)
+    made = (dict(engine.options), dict(engine.fixed), dict(engine.common), engine.grouped, engine.lookahead)
     groups = [_group(engine, group) for group in engine.groups]
     return make, args, (kept, made, groups, state.save(opt, live=True), Unchanged(engine.plan))
 
@@ -72,12 +72,13 @@ def blank(cls: type[Any]) -> Any:
 
 
 def restore(opt: Any, saved: tuple[Any, ...]) -> None:
-    kept, (options, fixed, common, grouped), groups, arrays, unchanged = saved
+    kept, (options, fixed, common, grouped, lookahead), groups, arrays, unchanged = saved
     for name, x in kept.items():
         # A shallow copy shares parameters with the original, and nothing else.
         setattr(opt, name, dict(x) if type(x) is dict else x)
     engine = opt._engine_class(opt, type(opt), options, fixed, common, grouped)
     opt._engine = engine
-    engine.add([dict(group) for group in groups])
+    engine.lookahead = lookahead
+    engine.add([dict(group) for group in groups], anywhere=True)
     state.write(opt, arrays)
     check(unchanged)

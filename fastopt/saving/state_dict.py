@@ -11,6 +11,7 @@ from fastopt.base.arguments import shown
 from fastopt.base.fitting import is_count, wrong_entry, wrong_keys
 from fastopt.base.memory import apart
 from fastopt.core import _core
+from fastopt.engine.bounds import outside
 from fastopt.engine.engine import CLIPS
 from fastopt.engine.groups import Group
 from fastopt.engine.numbers import Numbers
@@ -69,12 +70,12 @@ def upgraded(saved: Any) -> Any:
     if isinstance(groups, list) and all(isinstance(group, Mapping) for group in groups):
         groups = [_upgraded_group(group, moved, saved["optimizer"]) for group in groups]
     options = {"max_skips": None, **options}
-    return {**saved, "options": options, "groups": groups, "global": {}, "skipped_in_a_row": 0}
+    return {**saved, "options": options, "groups": groups, "global": {}, "skipped_in_a_row": 0, "lookahead": {}}
 
 
 def _upgraded_group(group: Mapping[str, Any], moved: Mapping[str, Any], rule: Any) -> dict[str, Any]:
     renamed = {"decoupled_decay" if name == "weight_decay" else name: x for name, x in group.items()}
-    return {"rule": rule, "frozen": False, "fixed": {}, "group_clip_norm": None, **renamed, **moved}
+    return {"rule": rule, "frozen": False, "fixed": {}, "group_clip_norm": None, "bounds": None, **renamed, **moved}
 
 
 def check(opt: Any, saved: Any) -> tuple[list[dict[str, Any]], Restored]:
@@ -91,6 +92,7 @@ def check(opt: Any, saved: Any) -> tuple[list[dict[str, Any]], Restored]:
         if len(saved["groups"]) == len(engine.groups):
             for group, theirs in zip(engine.groups, saved["groups"], strict=True):
                 values.append(_restored(group.rule, group._fixed, group._values, theirs, schedules, problems))
+                problems += _outside(engine, group, values[-1].get("bounds"))
         here = {name: x for name, x in engine.options.items() if name != "threads"}
         values.append(_restored(type(opt), engine.fixed, here, saved["options"], schedules, problems))
         if (values[-1].get("average") is None) != (engine.options["average"] is None):
@@ -259,7 +261,7 @@ def _restored(
             continue
         theirs = saved[name]
         try:
-            if isinstance(here, tuple) and not isinstance(theirs, Mapping):
+            if isinstance(here, tuple) and theirs is not None and not isinstance(theirs, Mapping):
                 if not isinstance(theirs, tuple) or len(theirs) != len(here):
                     raise ValueError(f"{name} is {shown(theirs)}: expected {len(here)} values")
                 value: Any = tuple(_kept(name, x, y, made) for x, y in zip(here, theirs, strict=True))
@@ -270,6 +272,12 @@ def _restored(
         except (TypeError, ValueError, OverflowError) as error:
             problems.append(str(error))
     return values
+
+
+def _outside(engine: Any, group: Group, bounds: Any) -> list[str]:
+    """Why parameters, which no state holds, do not go with its bounds."""
+    wrong = outside(bounds, group.names, engine.params_of(group), engine.fixed["flush_subnormals"])
+    return [] if group.frozen or wrong is None else [f"{wrong}, or put the parameters of the saved run there"]
 
 
 def _two_clips(values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -100,6 +100,21 @@ def ahead(things: Things, g: Any, k: int) -> None:
     opt.step(g)
 
 
+def slowly(params: Any, backend: str, resumed: bool) -> Things:
+    """A group is added along the way, and is there when the run is resumed."""
+    groups = [{"params": {name: params[name]}} for name in ("W", "few", "many")]
+    opt = fastopt.NAdam(groups if resumed else groups[:2], lr=halving, bounds=(-5, 5), backend=backend)
+    fastopt.Lookahead(opt, k=3, alpha=0.4)
+    return {"opt": opt, "later": groups[2:]}
+
+
+def step_slowly(things: Things, g: Any, k: int) -> None:
+    opt = things["opt"]
+    if k == 2:
+        opt.add_group(things["later"][0])
+    opt.step([{name: g[name]} for name in ("W", "few", "many")][: len(opt.groups)])
+
+
 def newton(params: Any, backend: str, resumed: bool) -> Things:
     return {"opt": fastopt.LBFGS(params, history=3, max_iterations=2, gtol=0.0, backend=backend), "params": params}
 
@@ -201,7 +216,8 @@ RUNS = {
     "averages": Run(averaging, average),
     "scaler": Run(scaling, scaled),
     "sam": Run(sharp, sharpen),
-    "lookahead": Run(nesterov, ahead),
+    "nesterov point": Run(nesterov, ahead),
+    "lookahead": Run(slowly, step_slowly),
     "lbfgs": Run(newton, descend),
     "schedules": Run(scheduled, follow),
     "rng": Run(random, draw),

@@ -100,6 +100,24 @@ def another_state_of_rules() -> dict[str, Any]:
 RULED = another_state_of_rules()
 
 
+def ruled_and_applied() -> World:
+    world = ruled()
+    world.opt.step()
+    return world
+
+
+def slowly(steps: int = 3, **how: Any) -> World:
+    """Before the end of a cycle of Lookahead."""
+    world = sgd(bounds=(-9, 9))
+    fastopt.Lookahead(world.opt, **{"k": 2, "alpha": 0.5, **how})
+    for _ in range(steps - 1):
+        world.opt.step(G)
+    return world
+
+
+SLOW = slowly(6, k=3, alpha=0.25).opt.state_dict()
+
+
 def other_state() -> dict[str, Any]:
     world = adamw()
     world.opt.accumulate(G)
@@ -290,7 +308,16 @@ ACTS = {
     "EMA.swap, out": Act(swapped_in, lambda world: world.also.swap(), then_average),
     "EMA.swapped": Act(with_average("EMA", 2), inside(lambda world: world.also.swapped()), then_average),
     "averaged": Act(sgd, inside(lambda world: world.opt.averaged())),
-    "lookahead": Act(sgd, inside(lambda world: world.opt.nesterov_point())),
+    "nesterov_point": Act(sgd, inside(lambda world: world.opt.nesterov_point())),
+    "Lookahead": Act(sgd, lambda world: fastopt.Lookahead(world.opt, k=2)),
+    "Lookahead, of rules": Act(ruled_and_applied, lambda world: fastopt.Lookahead(world.opt, k=2), then_step_ruled),
+    "step, back": Act(slowly, lambda world: world.opt.step(G)),
+    "load_state_dict, of Lookahead": Act(slowly, lambda world: world.opt.load_state_dict(SLOW)),
+    "add_group, with Lookahead": Act(
+        slowly,
+        lambda world: world.opt.add_group({"params": {"late": np.ones(2)}, "lr": 0.5}),
+        lambda world: world.opt.step([G, {"late": np.ones(2)}] if len(world.opt.groups) > 1 else G),
+    ),
     "SAM.step": Act(with_sam(), lambda world: world.also.step(lambda: G)),
     "SAM.first_step": Act(with_sam(), lambda world: world.also.first_step(G), then_restored),
     "SAM.second_step": Act(

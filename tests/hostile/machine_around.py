@@ -35,7 +35,7 @@ def perturbed(sam: fastopt.SAM, grads: Any) -> Iterator[None]:
 
 
 AWAY: dict[str, Callable[..., Any]] = {
-    "lookahead": lambda opt, sam, average, grads: opt.nesterov_point(),
+    "nesterov": lambda opt, sam, average, grads: opt.nesterov_point(),
     "averaged": lambda opt, sam, average, grads: opt.averaged(),
     "swapped": lambda opt, sam, average, grads: average.swapped(),
     "perturbed": lambda opt, sam, average, grads: perturbed(sam, grads),

@@ -131,7 +131,7 @@ def test_adding_a_group_is_making_it_with_one_from_then_on(case: Case, backend: 
     for x, _ in g[:2]:
         late.step([x])
         both.step([[x], [None]])
-    late.add_group({"params": [b.copy()], "l2": 0.5})
+    late.add_group({"params": case.inside([b.copy()]), "l2": 0.5})
     assert late.names == ("0", "1")
     for x, y in g[2:]:
         late.step([[x], [y]])

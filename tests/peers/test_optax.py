@@ -246,6 +246,48 @@ def test_amsgrad_takes_the_corrected_maximum_in_optax() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("k", "alpha"), [(1, 0.3), (3, 0.5), (4, 1.0)])
+def test_lookahead(k: int, alpha: float, dtype: Any) -> None:
+    """The fast and the slow points of optax.lookahead around the same rule, after each step."""
+    start, grads = problem(dtype)
+    params = copied(start)
+    opt = fastopt.SGD(params, wavering, momentum=0.9)
+    lookahead = fastopt.Lookahead(opt, k, alpha)
+    found, slow = [], []
+    for g in grads:
+        opt.step(g)
+        found.append(copied(params))
+        slow.append(copied(lookahead.slow))
+    transformation = optax.lookahead(optax.sgd(wavering, momentum=0.9), k, alpha)
+    theirs = optax.LookaheadParams.init_synced({name: jax.numpy.asarray(p) for name, p in start.items()})
+    state = transformation.init(theirs)
+    fast_path, slow_path = [], []
+    for g in grads:
+        updates, state = transformation.update(g, state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+        fast_path.append(copied(theirs.fast))
+        slow_path.append(copied(theirs.slow))
+    assert_same_path(found, fast_path, dtype)
+    assert_same_path(slow, slow_path, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bounds(dtype: Any) -> None:
+    """`bounds=` is optax's projection onto a box after every update."""
+    start, grads = problem(dtype)
+    start = {name: np.clip(p, -0.5, 0.75) for name, p in start.items()}
+    transformation, expected = optax.adam(wavering), []
+    low, high = (dict.fromkeys(start, x) for x in (-0.5, 0.75))
+    theirs: Any = {name: jax.numpy.asarray(p) for name, p in start.items()}
+    state = transformation.init(theirs)
+    for g in grads:
+        updates, state = transformation.update(g, state, theirs)
+        theirs = optax.projections.projection_box(optax.apply_updates(theirs, updates), low, high)
+        expected.append(copied(theirs))
+    assert_same_path(walk(lambda p: fastopt.Adam(p, wavering, bounds=(-0.5, 0.75)), start, grads), expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_average(dtype: Any) -> None:
     """`average=` is incremental_update with step_size 1 - average, begun at the first parameters."""
     start, grads = problem(dtype)
