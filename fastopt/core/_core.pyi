@@ -141,6 +141,7 @@ class Cohort:
     group: int
     index: int
     rule_index: int
+    needs_loss: bool
     skipped: int
     form: Any
     h: Any
@@ -156,6 +157,8 @@ class Engine:
     affected: list[Any]
     stale: Any
     clipping: bool
+    takes_loss: bool
+    loss: float | None
     cohorts: list[Cohort]
     t: int
     skipped: int
@@ -163,7 +166,7 @@ class Engine:
     accumulated: Any
     accumulation: Any
     point: Any
-    def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False) -> Any: ...
+    def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False, loss: Any = None) -> Any: ...
     def evaluate(self) -> None: ...
 
 class Vectors:
