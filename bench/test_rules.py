@@ -30,6 +30,7 @@ from fastopt.app.selftest import same_bits
 from fastopt.base.tree import Array
 from fastopt.core import _core
 from tests.cases import DTYPES, RULES, STAGES, Case, ordinary
+from tests.lockstep import loss_of
 
 SMALL = ["1e3", "1e4"]
 LARGE = ["1e5", "1e6", "1e7"]
@@ -79,7 +80,7 @@ class Run(NamedTuple):
 def run_optimizer(case: Case, params: Array, g: Array, backend: str = "c", threads: int | None = 1) -> Run:
     p = params.copy()
     opt = case.make([p], backend=backend, threads=threads)
-    return Run(functools.partial(opt.step, [g]), written(opt, p), opt.bytes_per_step)
+    return Run(functools.partial(opt.step, [g], **loss_of(opt)), written(opt, p), opt.bytes_per_step)
 
 
 def run_tuned(case: Case, params: Array, g: Array) -> Run:
@@ -121,7 +122,7 @@ def program_of(case: Case, dtype: Any) -> list[tuple[str, dict[str, float]]]:
 
     opt = case.make([np.zeros(1, dtype)], backend="numpy")
     with mock.patch.multiple(reference, **{name: record(name) for name in _core.KERNELS}):
-        opt.step([np.ones(1, dtype)])
+        opt.step([np.ones(1, dtype)], **loss_of(opt))
     return [call for call in program if call[0] != "scale"]
 
 

@@ -48,6 +48,7 @@ def halving(t: int) -> float:
 SGD, Adagrad, RMSprop = fastopt.SGD, fastopt.Adagrad, fastopt.RMSprop
 Adam, AdamW, NAdam = fastopt.Adam, fastopt.AdamW, fastopt.NAdam
 Lion, LAMB, Adafactor, Prodigy = fastopt.Lion, fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy
+PolyakSGD = fastopt.PolyakSGD
 
 Adadelta, Adamax, RAdam, Rprop, ASGD = fastopt.Adadelta, fastopt.Adamax, fastopt.RAdam, fastopt.Rprop, fastopt.ASGD
 
@@ -97,6 +98,8 @@ RULES = [
     Case("prodigy", Prodigy, {}, plain=True),
     Case("prodigy-optax", Prodigy, {"update": "optax", "bias_correction": True, "weight_decay": 0.1, "lr": halving}),
     Case("prodigy-safeguard", Prodigy, {"safeguard_warmup": True, "growth_rate": 1.1, "d_coef": 2.0, "beta3": 0.9}),
+    Case("polyak-sgd", PolyakSGD, {}, plain=True),
+    Case("polyak-sgd-options", PolyakSGD, {"scaling": halving, "f_min": 0.3, "eps": 0.1, "variant": "sps+"}),
 ]
 
 STAGES = [
@@ -125,6 +128,7 @@ STAGES = [
     Case("lamb-stages", LAMB, {"l2": 0.1, "clip_norm": 0.5, "average": 0.9, "decoupled_decay": 0.1, "prox_l1": 0.1}),
     Case("adafactor-stages", Adafactor, {"l1": 0.1, "clip_value": 0.5, "maximize": True, "average": 0.9}),
     Case("prodigy-stages", Prodigy, {"l2": 0.1, "clip_norm": 0.5, "decoupled_decay": 0.1, "average": 0.9}),
+    Case("polyak-sgd-stages", PolyakSGD, {"l2": 0.1, "clip_norm": 0.5, "decoupled_decay": 0.1, "average": 0.9}),
     Case("finite-check", Adam, {"on_nonfinite": "skip"}),
     Case(
         "everything",
@@ -136,9 +140,13 @@ STAGES = [
 CASES = RULES + STAGES
 
 
+WITH_SUMS_OF_ALL = Prodigy, PolyakSGD
+WITH_SUMS = LAMB, Adafactor, *WITH_SUMS_OF_ALL
+
+
 def elementwise(case: Case) -> bool:
     """Whether what becomes of an element depends on that element alone."""
-    return case.optimizer not in (LAMB, Adafactor, Prodigy)
+    return case.optimizer not in WITH_SUMS
 
 
 DTYPES = [np.float32, np.float64]

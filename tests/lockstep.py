@@ -19,6 +19,16 @@ def copies(params: Any) -> Any:
     return tree.transform(params, lambda a: a if a is None else np.copy(a, order="K"))
 
 
+def loss_of(opt: fastopt.Optimizer) -> dict[str, float]:
+    """The loss that a step is given where a rule needs one: another at every step, now and then below 0."""
+    return {"loss": 2.0 / (1 + opt.t) - 0.25} if opt.takes_loss else {}
+
+
+def told(opt: fastopt.Optimizer, grads: Any) -> Any:
+    """What a closure gives SAM around this optimizer: gradients, with the loss where it takes one."""
+    return (loss_of(opt)["loss"], grads) if opt.takes_loss else grads
+
+
 def written(opt: fastopt.Optimizer) -> dict[str, Array]:
     """Every array that a step of this optimizer writes, and the gradients that are accumulated for it, by name."""
     found = dict(zip(opt.names, opt._engine.plan.params, strict=True))

@@ -113,6 +113,8 @@
 #define FO_prodigy_estimate(IN, OUT) \
     IN(d) IN(num) IN(d_max) IN(dot) IN(den) IN(d0) IN(dlr) IN(beta3) IN(d_coef) IN(growth) IN(by_max) IN(decay) \
     IN(eps) OUT(num) OUT(d_max) OUT(d) OUT(go) OUT(step) OUT(shrink) OUT(eps_d)
-#define FO_SCALARS(X) X(trust) X(adafactor_step) X(prodigy_begin) X(prodigy_estimate)
+#define FO_polyak(IN, OUT) \
+    IN(gg) IN(loss) IN(f_min) IN(scaling) IN(eps) IN(largest) IN(positive) OUT(step)
+#define FO_SCALARS(X) X(trust) X(adafactor_step) X(prodigy_begin) X(prodigy_estimate) X(polyak)
 
 #endif

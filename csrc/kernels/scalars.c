@@ -69,6 +69,15 @@ SCALAR(prodigy_estimate, {
     eps_d_ = d_ * eps;
 })
 
+/* Polyak's step, as optax: 0 where |scaling g|^2 + eps is not above the precision of double, and where anything is not
+ * finite. */
+SCALAR(polyak, {
+    const double size = scaling * scaling * gg + eps;
+    const double gap = positive != 0 ? larger(loss - f_min, 0.0) : loss - f_min;
+    const double found = smaller(gap / size, largest);
+    step_ = size > 0x1p-52 && isfinite(size) && isfinite(found) ? scaling * found : 0.0;
+})
+
 #define COUNT(x) +1
 #define NAME(x) #x,
 #define INFO(name_) \

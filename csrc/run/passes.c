@@ -24,6 +24,7 @@ typedef struct {
     const fo_view *grad;
     const fo_functions *functions;
     fo_kernel *const *kernels;
+    fo_fused *const *fused; /* of plain rules, which are no kernels ahead of their memory */
     factor scale;
     double coef[FO_MAX_CALLS][FO_MAX_COEFS];
     int ahead, direct, spreads, spread_slot[SPREAD];
@@ -103,7 +104,11 @@ static void run_calls(const walker *w, int calls, ptrdiff_t start, ptrdiff_t n)
         void *buf[FO_MAX_BUFFERS];
         for (int b = 0; b < call->buffers; b++)
             buf[b] = place(w, call->slot[b], start);
-        w->kernels[call->kernel](n, buf, call->registers ? w->coef[c] : call->coef);
+        const double *coef = call->registers ? w->coef[c] : call->coef;
+        if (w->fused[call->kernel])
+            w->fused[call->kernel](n, buf, coef, 1, 1);
+        else
+            w->kernels[call->kernel](n, buf, coef);
     }
 }
 
@@ -166,6 +171,7 @@ void passes_walk(const fo_plan *plan, ptrdiff_t t, int pass, factor scale, ptrdi
                 .functions = fo_functions_for(plan->grads[t].dtype), .scale = scale, .ahead = plan->ahead, .memory = &memory,
                 .size = fo_item_size(plan->grads[t].dtype)};
     w.kernels = plan->ahead ? w.functions->ahead : w.functions->kernel;
+    w.fused = plan->ahead ? w.functions->fused_ahead : w.functions->fused;
     w.direct = w.grad->dense && scale.first == 1 && scale.second == 1 && !w.pass->edits;
     for (int c = 0; c < w.pass->calls; c++) {
         const fo_call *call = &w.pass->call[c];

@@ -34,11 +34,13 @@ APPLYING = "a step is applying what was accumulated: accumulate after it"
 
 
 class Gathered(NamedTuple):
-    """How many micro-batches there are, the sum of their weights, and which parameters have had a gradient."""
+    """How many micro-batches there are, the sum of their weights, which parameters have had a gradient, and, where
+    a rule needs it, the mean loss."""
 
     batches: int
     weight: float
     present: list[bool]
+    loss: float | None
 
 
 class Accumulation:
@@ -49,9 +51,11 @@ class Accumulation:
         self.means = zeros_for(self.main.params)
         self.plan = plan_beside(engine, self.means)
 
-    def add(self, engine: Engine, weight: float) -> int:
+    def add(self, engine: Engine, weight: float, loss: Any) -> int:
         """Takes the admitted gradients in."""
         self._refuse_replaced(engine)
+        if loss is not None or engine.takes_loss:
+            loss = engine.admit_loss(loss)
         plan, before = self.plan, engine.accumulated
         total = weight if before is None else before.weight + weight
         if not math.isfinite(total):
@@ -64,8 +68,11 @@ class Accumulation:
             if not all(present):
                 plan.exchange(self._filled(before.present))
             present, count = list(map(operator.or_, before.present, present)), before.batches + 1
-        prepare_pass(engine, plan, [[("mean", {"gain": weight / total})]])
-        plan.run_and_publish([(engine, "accumulated", Gathered(count, total, present))])
+        gain = weight / total
+        if before is not None and loss is not None:
+            loss = before.loss + gain * (loss - before.loss)
+        prepare_pass(engine, plan, [[("mean", {"gain": gain})]])
+        plan.run_and_publish([(engine, "accumulated", Gathered(count, total, present, loss))])
         return count
 
     def _filled(self, present: list[bool]) -> list[Array | None]:
@@ -75,14 +82,16 @@ class Accumulation:
             zero if g is None and there else g for g, there, zero in zip(self.plan.grads, present, zeros, strict=True)
         ]
 
-    def step(self, engine: Engine, report: type[Report], unscale: float) -> Report:
+    def step(self, engine: Engine, report: type[Report], unscale: float, loss: Any) -> Report:
         self._refuse_replaced(engine)
         gathered = engine.accumulated
         if gathered is None:
             raise RuntimeError(EMPTY)
+        if loss is not None:
+            raise TypeError(f"loss is {shown(loss)}, with what was accumulated: pass it to accumulate instead")
         # None where every micro-batch had None.
         leaves = [mean if there else None for mean, there in zip(self.means, gathered.present, strict=True)]
-        done: Report = engine.step(tree.rebuild(self.main.template, leaves), report, unscale, True)
+        done: Report = engine.step(tree.rebuild(self.main.template, leaves), report, unscale, True, gathered.loss)
         return done
 
     def _refuse_replaced(self, engine: Engine) -> None:
@@ -98,13 +107,14 @@ class Accumulation:
             for name, mean, there in zip(engine.plan.names, self.means, gathered.present, strict=True)
             if there
         }
-        return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients}
+        loss = {} if gathered.loss is None else {"loss": gathered.loss}
+        return {"count": gathered.batches, "weight": gathered.weight, "gradients": gradients, **loss}
 
 
-def accumulate(engine: Engine, grads: Tree, weight: float) -> int:
+def accumulate(engine: Engine, grads: Tree, weight: float, loss: Any) -> int:
     weight = positive("weight", weight)
     memory = _memory(engine)
-    return memory.plan.admitted(grads, engine.match, memory.add, engine, weight)
+    return memory.plan.admitted(grads, engine.match, memory.add, engine, weight, loss)
 
 
 def _memory(engine: Engine) -> Accumulation:
@@ -127,14 +137,14 @@ def refuse_pending(engine: Engine) -> None:
         )
 
 
-def step(engine: Engine, grads: Tree, report: type[Report], unscale: float) -> Report:
+def step(engine: Engine, grads: Tree, report: type[Report], unscale: float, loss: Any) -> Report:
     """The step with what was accumulated, or why there is none."""
     if grads is not ACCUMULATED:
         refuse_pending(engine)
     memory = engine.accumulation
     if memory is None:
         raise RuntimeError(EMPTY)
-    done: Report = memory.plan.during(APPLYING, memory.step, engine, report, unscale)
+    done: Report = memory.plan.during(APPLYING, memory.step, engine, report, unscale, loss)
     return done
 
 
@@ -159,12 +169,17 @@ def save(engine: Engine) -> dict[str, Any]:
 
 def check(engine: Engine, saved: Mapping[str, Any]) -> list[str]:
     """What is wrong with a saved accumulation."""
-    if saved.keys() != {"count", "weight", "gradients"} or not isinstance(saved["gradients"], Mapping):
+    keys = {"count", "weight", "gradients"}
+    if saved.keys() - {"loss"} != keys or not isinstance(saved["gradients"], Mapping):
         return [f"accumulation is {shown(saved)}: expected a dict with count, weight and gradients"]
     count, weight = saved["count"], saved["weight"]
     if not fitting.is_count(count) or not isinstance(weight, float):
         return [f"accumulation has the count {shown(count)} and the weight {shown(weight)}"]
     problems = []
+    loss = saved.get("loss")
+    if (type(loss) is float) != bool(count and engine.takes_loss) or (loss is None) != ("loss" not in saved):
+        expected = "a number" if count and engine.takes_loss else "none, as no rule takes it or nothing is accumulated"
+        problems.append(f"accumulation has the loss {shown(loss)}: expected {expected}")
     if not (0 < weight < math.inf if count else weight == 0):
         problems.append(f"accumulation has the count {shown(count)} and the weight {shown(weight)}")
     params = dict(zip(engine.plan.names, engine.plan.params, strict=True))
@@ -183,5 +198,7 @@ def loaded(engine: Engine, saved: Mapping[str, Any]) -> _core.Values:
     memory, gradients = Accumulation(engine), saved["gradients"]
     for name, mean in zip(engine.plan.names, memory.means, strict=True):
         mean[...] = gradients.get(name, 0)
-    gathered = Gathered(saved["count"], saved["weight"], [name in gradients for name in engine.plan.names])
+    gathered = Gathered(
+        saved["count"], saved["weight"], [name in gradients for name in engine.plan.names], saved.get("loss")
+    )
     return [(engine, "accumulation", memory), (engine, "accumulated", gathered)]

@@ -59,30 +59,44 @@ class SAM:
         self.adaptive = boolean("adaptive", adaptive)
         self._displacement: _core.Displacement | None = None
 
-    def step(self, closure: Callable[[], Tree]) -> Report:
+    def step(self, closure: Callable[[], Any]) -> Report:
         """Calls closure() at p and at p + e, and steps from p with the second gradient; returns the step's report.
 
-        closure : returns gradients at the parameters as they then are, in the form that `opt.step` takes.
+        closure : returns gradients at the parameters as they then are, in the form that `opt.step` takes; where
+            `opt.takes_loss`, (loss, gradients), and the step takes both from p + e.
 
         An exception in it leaves the parameters as they were. With on_nonfinite="skip" of the optimizer, gradients at p
         that are not finite skip the step; otherwise they raise NonFiniteError.
         """
         function("closure", closure, "a function that returns gradients (or call first_step(grads))")
-        first, moved = _gradients(closure), False
+        (loss, first), moved = self._called(closure), False
 
-        def there() -> Tree:
+        def there() -> tuple[Any, Tree]:
             nonlocal moved
             moved = True
-            return _gradients(closure)
+            return self._called(closure)
 
         try:
-            grads = self._memory().around(there, *self._beginning(first))
+            loss, grads = self._memory().around(there, *self._beginning(first))
         except NonFiniteError:
             if moved or self.opt.on_nonfinite != "skip":
                 raise
             grads = first
-        report: Report = self.opt.step(grads)
+        report: Report = self.opt.step(grads, loss=loss)
         return report
+
+    def _called(self, closure: Callable[[], Any]) -> tuple[Any, Tree]:
+        """What closure() gives: the loss, None where the optimizer takes none, and gradients."""
+        loss, grads = None, closure()
+        if self.opt.takes_loss:
+            if not isinstance(grads, tuple) or len(grads) != 2:
+                raise TypeError(
+                    f"closure() returned {shown(grads)}: return (loss, gradients), as the step needs the loss"
+                )
+            loss, grads = grads
+        if grads is None:
+            raise TypeError("closure() returned None: return the gradients, in the form that opt.step takes")
+        return loss, grads
 
     def first_step(self, grads: Tree) -> None:
         """Moves the parameters to p + e, e from these gradients at p. Until `second_step` or `restore`, no
@@ -93,12 +107,13 @@ class SAM:
         """
         self._memory().begin(*self._beginning(grads))
 
-    def second_step(self, grads: Tree) -> Report:
-        """Moves the parameters back, bit for bit, and steps the optimizer with these gradients from p + e."""
+    def second_step(self, grads: Tree, *, loss: float | None = None) -> Report:
+        """Moves the parameters back, bit for bit, and steps the optimizer with these gradients from p + e, and the loss
+        there where it takes one."""
         if self._displacement is None or not self._displacement.begun:
             raise RuntimeError("second_step without a first: call first_step(grads) before it, or use step(closure)")
         self.restore()
-        report: Report = self.opt.step(grads)
+        report: Report = self.opt.step(grads, loss=loss)
         return report
 
     def restore(self) -> None:
@@ -181,10 +196,3 @@ def _weigh(params: Sequence[Array], grads: Sequence[Array | None], products: Seq
     for p, g, w in zip(params, grads, products, strict=True):
         if g is not None:
             np.multiply(p, g, out=w)
-
-
-def _gradients(closure: Callable[[], Tree]) -> Tree:
-    grads = closure()
-    if grads is None:
-        raise TypeError("closure() returned None: return the gradients, in the form that opt.step takes")
-    return grads

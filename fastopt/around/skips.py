@@ -39,7 +39,7 @@ class SkippingEngine(Engine):
     def refuse(self) -> None:
         if self.options["on_nonfinite"] != "skip":
             super().refuse()
-        found, row, most = first_nonfinite(self.plan), self.skipped_in_a_row, self.options["max_skips"]
+        found, row, most = first_nonfinite(self.plan, self.loss), self.skipped_in_a_row, self.options["max_skips"]
         if most is not None and row >= most:
             raise NonFiniteError(f"{found}; {too_many(row)}")
         # The core counts it after this; should a signal come between, the same is written once more.

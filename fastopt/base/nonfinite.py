@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ POLICIES = None, "raise", "skip"
 
 
 class NonFiniteError(ValueError):
-    """A gradient holds NaN or infinity, or its norm overflows; parameters and state are as they were."""
+    """A gradient holds NaN or infinity, its norm overflows, or the loss is not finite; parameters and state are as they
+    were."""
 
 
-def first_nonfinite(plan: Any) -> str:
-    """Where the first NaN or infinity among the gradients of a plan is, for the error."""
+def first_nonfinite(plan: Any, loss: float | None = None) -> str:
+    """Where the first NaN or infinity is, the loss or among the gradients of a plan, for the error."""
+    if loss is not None and not math.isfinite(loss):
+        return f"the loss is {loss}: the step was not applied, nothing has changed"
     for name, g in zip(plan.names, plan.grads, strict=True):
         if g is not None and not np.isfinite(g).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(g))[0])

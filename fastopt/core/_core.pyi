@@ -142,6 +142,7 @@ class Cohort:
     group: int
     index: int
     rule_index: int
+    needs_loss: bool
     skipped: int
     form: Any
     h: Any
@@ -157,6 +158,8 @@ class Engine:
     affected: list[Any]
     stale: Any
     clipping: bool
+    takes_loss: bool
+    loss: float | None
     cohorts: list[Cohort]
     t: int
     skipped: int
@@ -165,7 +168,7 @@ class Engine:
     accumulation: Any
     point: Any
     lookahead: tuple[int, float] | None
-    def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False) -> Any: ...
+    def step(self, tree: Any, report: Any, unscale: float, accumulated: bool = False, loss: Any = None) -> Any: ...
     def evaluate(self) -> None: ...
 
 class Vectors:

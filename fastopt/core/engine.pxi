@@ -5,6 +5,7 @@ cdef class Cohort:
     """Tensors of one group and form that have had the same steps, all of the optimizer's but `skipped`, and so share their
     numbers: those of h, and with `changing` those of their own count. `scalars` are the rule's, one of each for all."""
     cdef public int group, index, rule_index
+    cdef public bint needs_loss
     cdef public int64_t skipped
     cdef public object form, h, changing
     cdef public list members
@@ -29,18 +30,21 @@ cdef class Engine:
     `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, name,
     option, schedule, check or None for a pair), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
     `lookahead` is after how many steps of a tensor it goes back, and how much of the way is kept; or None.
+    `takes_loss` says that a group's rule needs the loss of the step, and `loss` is that of the last, None where none does.
     """
     cdef public Plan plan
     cdef public list cohorts, followed, affected
     cdef public object stale
-    cdef public bint clipping
+    cdef public bint clipping, takes_loss
+    cdef public object loss
     cdef public int64_t t, skipped
     cdef public bint carrying
     cdef public object accumulated, accumulation, point, lookahead
     cdef object __weakref__
 
-    def step(self, object tree, type report, double unscale, bint accumulated=False):
-        """A step with these gradients times unscale, what was accumulated or not: a report(applied, norm, steps, skipped).
+    def step(self, object tree, type report, double unscale, bint accumulated=False, object loss=None):
+        """A step with these gradients times unscale, what was accumulated or not, of this loss or None: a report(applied,
+        norm, steps, skipped).
 
         No bytecode, and so no handler of a signal, runs between the writing of parameters and the counts.
         """
@@ -50,8 +54,15 @@ cdef class Engine:
         cdef Py_ssize_t missing = plan._take(tree, self, None)
         plan.plan.unscale = unscale
         try:
+            if loss is not None or self.takes_loss:
+                self.loss = self.admit_loss(loss)
             stepped = self._ready(missing)
-            if stepped:
+            if stepped and self.takes_loss and not isfinite(<double>self.loss):
+                plan._place()
+                norm = plan.measure("sum_squares")[0] * unscale
+                self.refuse()
+                self.skipped += 1
+            elif stepped:
                 plan._place()
                 applied = plan._go() if compiled else plan.run()
                 if not compiled or plan.plan.measure:
@@ -91,6 +102,8 @@ cdef class Engine:
                 numbers = cohort.changing(h, t - cohort.skipped)
                 if numbers:
                     plan.set_numbers(cohort.index, numbers)
+            if cohort.needs_loss:
+                plan.set_numbers(cohort.index, {"loss": self.loss})
         if self.lookahead is not None:
             self._take_turns(cohorts, t)
         return cohorts

@@ -363,6 +363,8 @@ cdef class TensorPlan(Programmed):
 
     cdef _set_numbers_of(self, Py_ssize_t k):
         cdef Cohort cohort = self.cohorts[k]
+        if cohort.needs_loss:
+            self.set_numbers(k, {"loss": self.owner.loss})
         if cohort.changing is None:
             return
         h = cohort.h

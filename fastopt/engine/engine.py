@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 from fastopt.base import tree
-from fastopt.base.arguments import boolean
+from fastopt.base.arguments import boolean, number, shown
 from fastopt.base.memory import copies_of, memory_for, zeros
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
@@ -74,6 +74,7 @@ class Engine(_core.Engine):
         self.registers: dict[str, dict[str, float]] = {}
         self._live: _core.Plan | None = None
         self.followed, self.affected = [], []
+        self.loss = None
 
     def owner(self) -> Any:
         return self._owner()
@@ -115,7 +116,9 @@ class Engine(_core.Engine):
         forms = self._forms(groups, members, params)
         plan = self._make_plan(every, branches if grouped else branches[0], names, params, forms)
         cohorts = self.cohorts + self._first_cohorts(groups, members, forms)
-        self._replace(plan, cohorts, [(self, "groups", tuple(every)), (self, "grouped", grouped)])
+        takes_loss = any(group._rule.needs_loss for group in every if not group._frozen)
+        published: _core.Values = [(self, "groups", tuple(every)), (self, "grouped", grouped)]
+        self._replace(plan, cohorts, [*published, (self, "takes_loss", takes_loss)])
 
     def _settings(self, given: dict[str, Any]) -> tuple[type[Rule], dict[str, Any], dict[str, Any]]:
         """The class of a group's rule, its fixed options, and its values, those not given being the common ones; a
@@ -201,13 +204,13 @@ class Engine(_core.Engine):
 
     def _first_cohorts(self, groups: list[Group], members: list[range], forms: dict[int, Form]) -> list[_core.Cohort]:
         found = []
-        for number, (group, indices) in enumerate(zip(groups, members, strict=True), len(self.groups)):
+        for at, (group, indices) in enumerate(zip(groups, members, strict=True), len(self.groups)):
             scalars = dict(group._rule.initial_scalars(Numbers(group._values, group._fixed)))
             parts: dict[Form, list[int]] = {}
             for i in indices:
                 if i in forms:
                     parts.setdefault(forms[i], []).append(i)
-            found += [_core.Cohort(number, form, part, self.t, scalars) for form, part in parts.items()]
+            found += [_core.Cohort(at, form, part, self.t, scalars) for form, part in parts.items()]
         return found
 
     def begin_lookahead(self, how: tuple[int, float]) -> None:
@@ -319,7 +322,20 @@ class Engine(_core.Engine):
     def refuse(self) -> None:
         """What happens when the plan has refused a step."""
         if self.options["on_nonfinite"] != "skip":
-            raise NonFiniteError(first_nonfinite(self.plan))
+            raise NonFiniteError(first_nonfinite(self.plan, self.loss))
+
+    def admit_loss(self, loss: Any) -> float:
+        """The loss that was passed beside gradients; raises TypeError where no rule takes one, or one is missing."""
+        if not self.takes_loss:
+            names = " and ".join(dict.fromkeys(group._rule.__name__ for group in self.groups))
+            raise TypeError(f"loss is {shown(loss)}, but {names} takes none: pass the gradients alone")
+        if loss is None:
+            names = " and ".join(dict.fromkeys(group._rule.__name__ for group in self.groups if group._rule.needs_loss))
+            raise TypeError(
+                f"{names} needs the loss beside its gradients, as in step(grads, loss=0.5): pass that of the whole "
+                "batch, not scaled, a number"
+            )
+        return number("loss", loss, "a number, the unscaled loss of the whole batch")
 
     def advance(self, cohort: _core.Cohort, t: int) -> Numbers:
         """The numbers of a cohort at its t-th step, with its rule's scalars, which count once the step is applied."""
@@ -346,6 +362,7 @@ class Engine(_core.Engine):
             rule = self.groups[cohort.group]._rule
             cohort.index, cohort.rule_index = index, self.rules.index(rule)
             cohort.h = self.current[cohort.group]
+            cohort.needs_loss = rule.needs_loss
             cohort.changing = None if rule.coefficients_at is Rule.coefficients_at else rule.coefficients_at
             for i in cohort.members:
                 plan.assign(i, index)
@@ -392,6 +409,8 @@ class Engine(_core.Engine):
         """What each rule keeps in registers of all tensors, by the name of its class: live once it has stepped."""
         found = {}
         for rule, form in self._sharing().items():
+            if not form.all:
+                continue
             kept = dict(form.all) | self.registers.get(rule.__name__, {})
             if self._live is self.plan:
                 kept = dict(zip(kept, self.plan.registers(self.rules.index(rule), len(kept)), strict=True))
@@ -401,13 +420,13 @@ class Engine(_core.Engine):
     def _sharing(self) -> dict[type[Rule], Form]:
         """The rules that have registers of all tensors, with a form that names them."""
         forms = ((self.groups[cohort.group].rule, cohort.form) for cohort in self.cohorts)
-        return {rule: form for rule, form in forms if form.all}
+        return {rule: form for rule, form in forms if form.all or form.among}
 
     def _first_registers(self) -> list[list[float]]:
         values, sharing = self.of_all(), self._sharing()
         empty: list[float] = []
         return [
-            [*values[rule.__name__].values(), *[0.0] * len(sharing[rule].among)] if rule in sharing else empty
+            [*values.get(rule.__name__, {}).values(), *[0.0] * len(sharing[rule].among)] if rule in sharing else empty
             for rule in self.rules
         ]
 

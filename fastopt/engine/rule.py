@@ -24,6 +24,9 @@ class Rule:
     _options: ClassVar[Mapping[str, Option]]
     _other_names: ClassVar[Mapping[str, OtherName]]
 
+    needs_loss: ClassVar[bool] = False
+    """Whether a step depends on the loss: its passes have it as the number `loss`."""
+
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         cls._options, cls._other_names = declared(cls, Option), declared(cls, OtherName)

@@ -79,7 +79,7 @@ class Run:
                     lowest = x, value, g
                 if end is not None:
                     return self._result(*lowest, *end)
-                opt.step(g)
+                opt.step(g, loss=value if opt.takes_loss else None)
                 self.iterations += 1
         except BaseException as error:
             if self.iterations:

@@ -1,5 +1,5 @@
 """The optimizers, a module per family. To read in order: sgd, asgd, adagrad, adadelta, rmsprop, rprop, adam, adamax,
-nadam, radam, lion, lamb, adafactor, prodigy."""
+nadam, radam, lion, lamb, adafactor, prodigy, polyaksgd."""
 
 from fastopt.optimizers.adadelta import Adadelta
 from fastopt.optimizers.adafactor import Adafactor
@@ -10,6 +10,7 @@ from fastopt.optimizers.asgd import ASGD
 from fastopt.optimizers.lamb import LAMB
 from fastopt.optimizers.lion import Lion
 from fastopt.optimizers.nadam import NAdam
+from fastopt.optimizers.polyaksgd import PolyakSGD
 from fastopt.optimizers.prodigy import Prodigy
 from fastopt.optimizers.radam import RAdam
 from fastopt.optimizers.rmsprop import RMSprop
@@ -28,6 +29,7 @@ __all__ = [
     "Adamax",
     "Lion",
     "NAdam",
+    "PolyakSGD",
     "Prodigy",
     "RAdam",
     "RMSprop",

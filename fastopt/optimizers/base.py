@@ -192,6 +192,11 @@ class Optimizer(Persistent, Rule):
 
     @classmethod
     def check_value(cls, name: str, value: Any, fixed: Mapping[str, Any]) -> None:
+        if name == "maximize" and value and cls.needs_loss:
+            raise ValueError(
+                f"{cls.__name__} with maximize=True: its step goes down by how far the loss is above its least; "
+                "negate the loss and its gradients instead"
+            )
         if name == "eps" and value == 0 and cls.divides_by_root_of_squares and fixed["flush_subnormals"]:
             raise ValueError(
                 f"{cls.__name__} with eps=0 and flush_subnormals=True: the square of a gradient below 1e-19 (float32, "
@@ -234,35 +239,38 @@ class Optimizer(Persistent, Rule):
 
     # The step
 
-    def step(self, grads: Tree = ACCUMULATED, *, grad_scale: float | None = None) -> Report:
+    def step(self, grads: Tree = ACCUMULATED, *, loss: float | None = None, grad_scale: float | None = None) -> Report:
         """Updates the parameters in place with gradients shaped like them, or with what `accumulate` has gathered.
 
         grads : the structure of params (for groups: a list with one tree per group). Each array has its
             parameter's shape and dtype, and any strides; it is never written. None leaves that parameter,
             its state and its step count alone.
+        loss : of the whole batch, not scaled, for rules whose step depends on it, such as PolyakSGD's: these need it,
+            and no other takes it. One that is not finite counts as a gradient that is not.
         grad_scale : what the loss was multiplied by, from 2**-126 to 2**126. The gradients are first multiplied by
             1/grad_scale, exactly for powers of two, so that clipping and `grad_norm` see the true ones; the check for
             NaN and infinity sees them as they come. See :class:`fastopt.LossScaler`.
 
-        Raises TypeError or ValueError for gradients that do not fit and NonFiniteError as `on_nonfinite`
+        Raises TypeError or ValueError for gradients or a loss that do not fit and NonFiniteError as `on_nonfinite`
         and `max_skips` say; parameters, state and counts are then as they were. A signal, such as a
         KeyboardInterrupt, comes before or after a whole step.
         """
         unscale = 1.0 if grad_scale is None else 1 / scale_in_range(grad_scale)
         engine = self._engine
         if grads is ACCUMULATED or engine.accumulated is not None:
-            report = accumulation.step(engine, grads, Report, unscale)
+            report = accumulation.step(engine, grads, Report, unscale, loss)
         else:
-            report = engine.step(grads, Report, unscale)
+            report = engine.step(grads, Report, unscale, False, loss)
         return report if engine.nonfinite is None else told(engine, report)
 
-    def accumulate(self, grads: Tree, weight: float = 1.0) -> int:
+    def accumulate(self, grads: Tree, weight: float = 1.0, *, loss: float | None = None) -> int:
         """Gathers the mean gradient of micro-batches for `step()`; returns how many there are now.
 
         grads : as `step` takes them. None counts as 0, and stays None where every micro-batch has None.
         weight : of this micro-batch in the mean, such as its number of examples; > 0.
+        loss : of this micro-batch, where `step` needs one: the step takes the mean of these.
         """
-        return accumulation.accumulate(self._engine, grads, weight)
+        return accumulation.accumulate(self._engine, grads, weight, loss)
 
     def discard_accumulated(self) -> None:
         """Forgets what `accumulate` has gathered."""
@@ -294,6 +302,11 @@ class Optimizer(Persistent, Rule):
     def groups(self) -> tuple[Group, ...]:
         """The groups of parameters, each a mapping of hyperparameters: ``opt.groups[1]["lr"] = 1e-4``."""
         return self._engine.groups
+
+    @property
+    def takes_loss(self) -> bool:
+        """Whether the rule of a group needs the loss: `step` and `accumulate` then need `loss=`, and else refuse it."""
+        return self._engine.takes_loss
 
     @property
     def names(self) -> tuple[str, ...]:

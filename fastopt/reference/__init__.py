@@ -38,7 +38,7 @@ from fastopt.reference.reductions import (
 )
 from fastopt.reference.rmsprop import rmsprop, rmsprop_centered, rmsprop_centered_momentum, rmsprop_momentum
 from fastopt.reference.rprop import rprop
-from fastopt.reference.scalars import adafactor_step, prodigy_begin, prodigy_estimate, trust
+from fastopt.reference.scalars import adafactor_step, polyak, prodigy_begin, prodigy_estimate, trust
 from fastopt.reference.sgd import momentum, nesterov, sgd
 from fastopt.reference.stages import (
     average,
@@ -63,7 +63,7 @@ __all__ = [
     "adafactor_unfactored", "adafactor_unfactored_moment", "adafactor_unfactored_momentum", "adagrad", "adam",
     "adamax", "add_blocks", "amsgrad", "asgd", "average", "axpby", "blocks", "bounds", "clamp", "decay", "dot",
     "dot_difference", "factor_between", "l1", "l2", "lamb", "lamb_moments", "line_sums", "load", "lookahead",
-    "max_abs", "mean", "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "prodigy",
+    "max_abs", "mean", "momentum", "nadam", "nesterov", "norm", "perturb", "perturb_adaptive", "polyak", "prodigy",
     "prodigy_begin", "prodigy_estimate", "prodigy_moments", "prox_l1", "rmsprop", "rmsprop_centered",
     "rmsprop_centered_momentum", "rmsprop_momentum", "rprop", "scale", "sgd", "sign", "sign_momentum", "sum_abs",
     "sum_squares", "trust",

@@ -51,6 +51,16 @@ def trust(pp: float, uu: float, lr: float, largest: float, eps_norm: float, low:
 
 
 @_flushing
+def polyak(
+    gg: float, loss: float, f_min: float, scaling: float, eps: float, largest: float, positive: float
+) -> tuple[float]:
+    size = scaling * scaling * gg + eps
+    gap = _larger(loss - f_min, 0.0) if positive != 0 else loss - f_min
+    found = _smaller(_ratio(gap, size), largest)
+    return (scaling * found if size > 2.0**-52 and math.isfinite(size) and math.isfinite(found) else 0.0,)
+
+
+@_flushing
 def adafactor_step(
     pp: float, uu: float, elements: float, rate: float, eps2: float, relative: float, clipping: float
 ) -> tuple[float]:

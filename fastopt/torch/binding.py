@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from fastopt.base.arguments import number
 from fastopt.base.nonfinite import NonFiniteError
 from fastopt.core import _core
 from fastopt.engine.numbers import Numbers
@@ -21,7 +22,7 @@ from fastopt.engine.program import LIKE_P, Form, Slot, compiled
 from fastopt.engine.rule import Rule
 from fastopt.engine.stages import STAGES
 from fastopt.torch import door, state
-from fastopt.torch.translation import Translation, translated
+from fastopt.torch.translation import Translation, plain, translated
 
 OTHERWISE, REFUSED, TAKEN_BACK, APPLIED = range(4)
 
@@ -95,6 +96,7 @@ class Engine:
         self._is_plain = self.rule.form.__func__ is Rule.form.__func__  # type: ignore[attr-defined]
         self.plan: Any = None
         self.applied = self.skipped = 0
+        self.loss = 0.0
         self.grad_norm: float | None = None
         self._lock = threading.Lock()
 
@@ -102,11 +104,15 @@ class Engine:
         """Binds anew at the next step."""
         self.plan = None
 
-    def step(self, groups: list[dict[str, Any]], states: dict[Any, Any], unscale: float) -> bool:
-        """A step with the gradients that the parameters have, times unscale; returns whether it was applied."""
+    def step(self, groups: list[dict[str, Any]], states: dict[Any, Any], unscale: float, loss: Any = None) -> bool:
+        """A step with the gradients that the parameters have, times unscale; returns whether it was applied.
+        `loss` is for rules that need it."""
+        if self.rule.needs_loss and not self._takes(loss):
+            return False
         if not self._lock.acquire(blocking=False):
             raise RuntimeError("this optimizer is inside a step already: do one thing at a time")
         try:
+            self._groups = groups
             outcome = OTHERWISE if self.plan is None else self.plan.attempt(groups, states, unscale)
             if outcome == OTHERWISE:
                 self._bind(groups, states)
@@ -117,6 +123,19 @@ class Engine:
             raise
         finally:
             self._lock.release()
+
+    def _takes(self, loss: Any) -> bool:
+        """Whether the step can go on with this loss."""
+        name = self.rule.__name__
+        if loss is None:
+            raise TypeError(f"{name} needs the loss: pass step(closure) one that returns it, or step(loss=loss)")
+        self.loss = number("loss", plain(loss), "a number")
+        if math.isfinite(self.loss):
+            return True
+        if self.whole.on_nonfinite != "skip":
+            raise NonFiniteError(f"the loss is {self.loss!r}, and {name} takes its step from it")
+        self.skipped += 1
+        return False
 
     def _told(self, outcome: int, groups: list[dict[str, Any]]) -> bool:
         if outcome == OTHERWISE:
@@ -154,6 +173,8 @@ class Engine:
         h = self._numbers(group)
         if self._choices(h, group) != self._chosen[k]:
             return False
+        if self.rule.check_groups.__func__ is not Rule.check_groups.__func__:  # type: ignore[attr-defined]
+            self._check_together([self._numbers(each) for each in self._groups])
         stages = _stages(h)
         numbers = self.rule.coefficients(h)
         for program, cohort in enumerate(self.plan.cohorts):
@@ -189,6 +210,9 @@ class Engine:
         whole = {"clip_value": self.whole.clip_value, "average": self.whole.average}
         return Numbers(translated(self.translation, group, whole))
 
+    def _check_together(self, numbers: list[Numbers]) -> None:
+        self.rule.check_groups([vars(h) for h in numbers])
+
     def _choices(self, h: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
         """What decides over programs, apart from the numbers in them."""
         kernel = self.rule.kernel(h) if self._is_plain else None
@@ -199,6 +223,7 @@ class Engine:
 
     def _bind(self, groups: list[dict[str, Any]], states: dict[Any, Any]) -> None:
         numbers = [self._numbers(group) for group in groups]
+        self._check_together(numbers)
         names = door.names(groups)
         params = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
         if any(door.delegated(p, self.whole.fallback) for _, p in params):
@@ -300,6 +325,7 @@ class Engine:
                 cohort = _core.Cohort(item.group, form, [], 0, pairs)
                 cohort.h = Numbers(vars(numbers[item.group]))
                 cohort.changing = changing
+                cohort.needs_loss = self.rule.needs_loss
                 cohorts.append(cohort)
                 fresh.append(new or item.steps is not None)
             cohorts[found[key]].members.append(i)

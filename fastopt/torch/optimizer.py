@@ -88,8 +88,11 @@ class Fast(torch.optim.Optimizer):
 
     # The step
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates the parameters that have gradients; returns what closure() gives, which is called first."""
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
+        """Updates the parameters that have gradients; returns what closure() gives, which is called first.
+
+        loss : of the whole batch, for rules that need it (PolyakSGD), where no closure returns it.
+        """
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -97,17 +100,19 @@ class Fast(torch.optim.Optimizer):
             or stock._global_optimizer_post_hooks
             or torch.autograd._profiler_enabled()
         ):
-            return _watched(self, closure)
-        return self._step(closure)
+            return _watched(self, closure, loss=loss)
+        return self._step(closure, loss)
 
     # PyTorch's own wrapper costs as much as a small step; what it does is done above, where somebody asked for it.
     step.hooked = True  # type: ignore[attr-defined]
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _step(self, closure: Callable[[], Any] | None = None, given: Any = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if given is not None and not self._translation.rule.needs_loss:
+            raise TypeError(f"{type(self).__name__} does not take the loss: leave out loss=")
         mine = self.__dict__
         unscale = 1.0
         if "found_inf" in mine or "grad_scale" in mine:
@@ -118,7 +123,7 @@ class Fast(torch.optim.Optimizer):
                 unscale = 1 / float(scale)
         if not self._divided:
             try:
-                self._engine.step(self.param_groups, self.state, unscale)
+                self._engine.step(self.param_groups, self.state, unscale, loss if given is None else given)
                 return loss
             except Delegated:
                 self._divided = True
@@ -202,8 +207,8 @@ class Fast(torch.optim.Optimizer):
         def __getattr__(self, name: str) -> Any: ...
 
 
-def _raw(self: Fast, closure: Callable[[], Any] | None = None) -> Any:
-    return self._step(closure)
+def _raw(self: Fast, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
+    return self._step(closure, loss)
 
 
 def _stock(cls: type) -> Any:

@@ -17,7 +17,7 @@ Numbers = dict[str, Any]
 
 NO_STAGES: Numbers = {
     name: option.default for name, option in Optimizer.options().items() if name not in ("lr", "backend")
-} | {"eps_hat": False, "eps_outside": False, "eps_inside_sqrt": False}
+} | {"lookahead": None, "eps_hat": False, "eps_outside": False, "eps_inside_sqrt": False}
 """Of what stands around a rule here, PyTorch has l2 or decoupled_decay, and maximize; and eps is in its place."""
 
 

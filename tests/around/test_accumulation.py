@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.cases import CASES, DTYPES, Case, awkward_gradients, halving, ordinary
-from tests.lockstep import assert_same_bits, copies, snapshot
+from tests.lockstep import assert_same_bits, copies, loss_of, snapshot
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -31,8 +31,8 @@ def test_a_step_is_that_with_the_mean(case: Case, dtype: Any) -> None:
         g = [np.round(16 * ordinary(rng, p.size, dtype)) / 16 + 0.0 for p in params]
         d = [np.round(16 * ordinary(rng, p.size, dtype)) / 16 for p in params]
         for sign in (1, -1):
-            small.accumulate([a + sign * b for a, b in zip(g, d, strict=True)])
-        assert small.step() == large.step(g)
+            small.accumulate([a + sign * b for a, b in zip(g, d, strict=True)], **loss_of(small))
+        assert small.step() == large.step(g, **loss_of(large))
         assert_same_bits(small, large)
 
 
@@ -208,22 +208,22 @@ def test_a_run_restored_between_micro_batches_is_the_same_run(case: Case, backen
 
     params = {**gradients(), "W": np.ones((5, 7), np.float32, order="F"), "c": np.ones(2)}
     opt = case.make(params)
-    opt.step(gradients())
-    opt.accumulate(gradients(), 3.0)
-    opt.accumulate(gradients(), 2.0)
+    opt.step(gradients(), **loss_of(opt))
+    opt.accumulate(gradients(), 3.0, **loss_of(opt))
+    opt.accumulate(gradients(), 2.0, **loss_of(opt))
     saved = pickle.loads(pickle.dumps(opt.state_dict()))
     assert saved["accumulation"]["gradients"].keys() == {"W", "b"}
     restored = case.make(copies(params), backend=backend)
-    restored.accumulate({**gradients(), "c": np.ones(2)})
+    restored.accumulate({**gradients(), "c": np.ones(2)}, **loss_of(restored))
     restored.load_state_dict(saved)
     g = gradients()
     for each in (opt, restored):
-        each.accumulate(g)
+        each.accumulate(g, **loss_of(each))
     assert opt.step() == restored.step()
     assert_same_bits(opt, restored)
-    opt.accumulate(g)
+    opt.accumulate(g, **loss_of(opt))
     opt.load_state_dict(restored.state_dict())
-    assert opt.step(g).applied
+    assert opt.step(g, **loss_of(opt)).applied
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from tests.cases import CASES, DTYPES, Case, ordinary
-from tests.lockstep import assert_same_bits, copies, same_report, snapshot
+from tests.lockstep import assert_same_bits, copies, loss_of, same_report, snapshot
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -27,9 +27,9 @@ def test_a_power_of_two_changes_no_bit(case: Case, dtype: Any, scale: float) -> 
     for _ in range(3):
         g = [ordinary(rng, p.shape, dtype) for p in params]
         large = [x * dtype(scale) for x in g]
-        report = plain.step(g)
-        assert scaled.step(large, grad_scale=scale) == report
-        assert twin.step(large, grad_scale=scale) == report
+        report = plain.step(g, **loss_of(plain))
+        assert scaled.step(large, grad_scale=scale, **loss_of(scaled)) == report
+        assert twin.step(large, grad_scale=scale, **loss_of(twin)) == report
     assert_same_bits(plain, scaled)
     assert_same_bits(plain, twin)
 
@@ -43,8 +43,10 @@ def test_any_scale_gives_the_bits_of_the_reference(case: Case, dtype: Any) -> No
     ours._engine.plan.split(1, 100)
     for scale in (1000.0, 1 / 3, 2.0**126, 2.0**-126):
         g = [ordinary(rng, p.shape, dtype) * dtype(min(scale, 1e30)) for p in params]
-        assert same_report(ours.step(g, grad_scale=scale), theirs.step(g, grad_scale=scale))
-    assert ours.step(g).step == theirs.step(g).step == 5
+        assert same_report(
+            ours.step(g, grad_scale=scale, **loss_of(ours)), theirs.step(g, grad_scale=scale, **loss_of(theirs))
+        )
+    assert ours.step(g, **loss_of(ours)).step == theirs.step(g, **loss_of(theirs)).step == 5
     assert_same_bits(ours, theirs)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.cases import CASES, DTYPES, SPECIAL, Case, ordinary
-from tests.lockstep import assert_same_bits, copies, snapshot
+from tests.lockstep import assert_same_bits, copies, loss_of, snapshot, told
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 every_norm = pytest.mark.parametrize("norm", [2, 1, np.inf])
@@ -130,7 +130,8 @@ def test_the_second_half_is_the_step_of_the_optimizer(case: Case) -> None:
     for _ in range(3):
         first, second = ([ordinary(rng, p.size, np.float32) for p in params] for _ in range(2))
         given = iter([first, second])
-        assert sam.step(lambda given=given: next(given)) == plain.step(second)  # type: ignore[misc]
+        closure = lambda given=given: told(opt, next(given))  # noqa: E731
+        assert sam.step(closure) == plain.step(second, **loss_of(plain))
         assert_same_bits(opt, plain)
 
 

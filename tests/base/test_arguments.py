@@ -30,7 +30,7 @@ from tests.hostile.public import (
     public,
     says,
 )
-from tests.lockstep import snapshot
+from tests.lockstep import loss_of, snapshot
 
 # What an error calls a tree, where it does not say the argument's name.
 TREES = {
@@ -161,11 +161,12 @@ def test_what_nothing_takes(function: str, argument: str) -> None:
 @given(value=junk, keys=st.sampled_from(["grads", "grads of one", "saved", "group", "keyword"]))
 def test_an_argument_of_a_method(cls: Any, value: Any, keys: str) -> None:
     opt = cls({"a": np.ones(3), "b": np.ones(2)}, lr=0.1)
-    opt.step({"a": np.ones(3), "b": np.ones(2)})
+    loss = loss_of(opt)
+    opt.step({"a": np.ones(3), "b": np.ones(2)}, **loss)
     before, shown = snapshot(opt), repr(opt)
     acts: dict[str, tuple[str, Callable[[], Any]]] = {
-        "grads": ("grads", lambda: opt.step(value)),
-        "grads of one": ("grads", lambda: opt.step({"a": np.ones(3), "b": value})),
+        "grads": ("grads", lambda: opt.step(value, **loss)),
+        "grads of one": ("grads", lambda: opt.step({"a": np.ones(3), "b": value}, **loss)),
         "saved": ("saved", lambda: opt.load_state_dict(value)),
         "group": ("group", lambda: opt.add_group(value)),
         "keyword": ("nonsense", lambda: cls([np.ones(3)], lr=0.1, nonsense=value)),

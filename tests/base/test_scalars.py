@@ -52,6 +52,12 @@ def stepped(opt: Any) -> Any:
     return opt._engine.plan.params[0].tolist()
 
 
+def with_loss(x: Any) -> Any:
+    p = np.ones(2)
+    fastopt.PolyakSGD(p).step(np.ones(2), loss=x)
+    return p.tolist()
+
+
 def assigned(x: Any) -> Any:
     opt = sgd()
     opt.lr = x
@@ -82,6 +88,7 @@ TAKES: dict[str, Callable[[Any], Any]] = {
     "clip_norm": lambda x: stepped(sgd(clip_norm=x)),
     "a schedule": lambda x: schedules.exponential(x, gamma=x)(3),
     "max_norm": lambda x: fastopt.clip_grad_norm_([np.ones(2)], x),
+    "the loss of a step": with_loss,
     "rho": lambda x: fastopt.SAM(sgd(), rho=x).rho,
     "decay": lambda x: fastopt.EMA([np.ones(2)], decay=x).decay,
     "EarlyStopping": stopping,

@@ -25,7 +25,7 @@ from tests.cases import (
     ordinary,
     sprinkled,
 )
-from tests.lockstep import assert_same_bits, copies, same_report, written
+from tests.lockstep import assert_same_bits, copies, loss_of, same_report, written
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -54,17 +54,18 @@ class Everywhere:
 
     def step(self, g: Any) -> None:
         """One step of all: the same report or the same refusal, and the same bits."""
+        loss = loss_of(self.theirs)
         try:
-            expected = self.theirs.step(g)
+            expected = self.theirs.step(g, **loss)
         except fastopt.NonFiniteError:
             expected = None
         for isa, opt in self.ours.items():
             with on(isa):
                 if expected is None:
                     with pytest.raises(fastopt.NonFiniteError):
-                        opt.step(g)
+                        opt.step(g, **loss)
                 else:
-                    assert same_report(opt.step(g), expected), isa
+                    assert same_report(opt.step(g, **loss), expected), isa
             assert_same_bits(opt, self.theirs, isa)
 
     def scatter(self, make: Callable[[Any], Any]) -> None:
@@ -140,7 +141,7 @@ def test_every_layout_of_the_gradient(case: Case, dtype: Any, order: Any) -> Non
     everywhere = run_everywhere(case, params, [gradients, gradients])
     same = case.make(copies(params))
     for _ in range(2):
-        same.step({name: np.array(g, order=order) for name, g in gradients.items()})
+        same.step({name: np.array(g, order=order) for name, g in gradients.items()}, **loss_of(same))
     assert_same_bits(same, everywhere.theirs)
     assert [name for name, g in gradients.items() if not np.array_equal(g, before[name])] == [], (
         "gradients were written"
@@ -182,7 +183,7 @@ def digest(**more: Any) -> str:
             shapes = [1, 17, 130, 3 * _core.CHUNK + 5, (200, 30), (3, _core.CHUNK + 7), (2, 65, 4)]
             opt = case.make([ordinary(rng, shape, dtype) for shape in shapes], **more)
             for _ in range(5):
-                opt.step([ordinary(rng, shape, dtype) * dtype(1e-3) for shape in shapes])
+                opt.step([ordinary(rng, shape, dtype) * dtype(1e-3) for shape in shapes], **loss_of(opt))
             for name, a in written(opt).items():
                 found.update(name.encode() + a.tobytes())
     return found.hexdigest()

@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from tests.cases import CASES
-from tests.lockstep import snapshot
+from tests.lockstep import loss_of, snapshot
 
 F32 = np.float32
 
@@ -259,12 +259,12 @@ def test_bad_gradients_change_nothing(what: str, backend: str) -> None:
         params = {"W": ones(2, 3), "b": {"c": ones(3)}}
         opt = case.make(params, backend=backend)
         good = {"W": ones(2, 3), "b": {"c": ones(3)}}
-        opt.step(good)
+        opt.step(good, **loss_of(opt))
         before = snapshot(opt)
         with pytest.raises(error, match=words):
-            opt.step(grads(params) if callable(grads) else grads)
+            opt.step(grads(params) if callable(grads) else grads, **loss_of(opt))
         assert snapshot(opt) == before
-        assert opt.step(good).applied
+        assert opt.step(good, **loss_of(opt)).applied
 
 
 def test_gradients_in_the_memory_of_another_parameter_state_or_average() -> None:

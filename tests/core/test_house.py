@@ -19,6 +19,7 @@ from fastopt.core import _core
 from fastopt.engine.program import compiled
 from fastopt.engine.stages import STAGES
 from tests.cases import CASES
+from tests.lockstep import loss_of
 
 ROOT = Path(__file__).parent.parent.parent
 EXTENSION = Path(_core.__file__)
@@ -30,7 +31,7 @@ CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 def kernels_of(case: Any) -> set[str]:
     """The kernels that a step of a case runs, of a matrix and of a vector."""
     opt = case.make([np.ones((2, 2)), np.ones(3)])
-    opt.step([np.ones((2, 2)), np.ones(3)])
+    opt.step([np.ones((2, 2)), np.ones(3)], **loss_of(opt))
     programs = []
     engine = opt._engine
     for cohort in engine.cohorts:

@@ -19,6 +19,7 @@ import fastopt
 from fastopt.core import _core
 from fastopt.core import machine as runtime
 from tests.cases import CASES
+from tests.lockstep import loss_of
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -204,7 +205,7 @@ def test_a_step_keeps_no_memory() -> None:
         held = []
         for _ in range(4):
             for _ in range(300):
-                opt.step(grads)
+                opt.step(grads, **loss_of(opt))
             held.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
         assert min(b - a for a, b in itertools.pairwise(held)) < 300, (case.id, held)

@@ -23,7 +23,7 @@ from fastopt.core import machine as runtime
 from fastopt.engine.engine import Engine
 from tests.cases import CASES, ordinary
 from tests.core.test_bits import digest
-from tests.lockstep import assert_same_bits, copies, written
+from tests.lockstep import assert_same_bits, copies, loss_of, written
 
 pytestmark = pytest.mark.skipif(not _core.threads_available(), reason="this build has no threads")
 
@@ -85,7 +85,7 @@ def test_one_large_and_many_small_tensors_on_any_number_of_threads(case: Any, dt
     for opt in opts:
         opt._engine.plan.split(1 if opt.threads == 7 else _core.CHUNK, _core.CHUNK)
     for g in gradients:
-        reports = [opt.step(g) for opt in opts]
+        reports = [opt.step(g, **loss_of(opt)) for opt in opts]
         assert reports == reports[:1] * 4
     for opt in opts[1:]:
         assert_same_bits(opts[0], opt)

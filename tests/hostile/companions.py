@@ -51,6 +51,16 @@ def average(things: Things, g: Any, k: int) -> None:
     things["stopping"].update(metric)
 
 
+def losing(params: Any, backend: str, resumed: bool) -> Things:
+    return {"opt": fastopt.PolyakSGD(params, eps=0.5, average=0.9, backend=backend)}
+
+
+def accumulate_losses(things: Things, g: Any, k: int) -> None:
+    things["opt"].accumulate(g, weight=k + 1.0, loss=3.0 / (1 + k))
+    if k % 3 == 2:
+        things["opt"].step()
+
+
 def scaling(params: Any, backend: str, resumed: bool) -> Things:
     return {
         "opt": fastopt.NAdam(params, on_nonfinite="skip", backend=backend),
@@ -213,6 +223,7 @@ def step_ruled(things: Things, g: Any, k: int) -> None:
 
 RUNS = {
     "accumulation": Run(accumulating, accumulate),
+    "loss": Run(losing, accumulate_losses),
     "averages": Run(averaging, average),
     "scaler": Run(scaling, scaled),
     "sam": Run(sharp, sharpen),

@@ -20,8 +20,8 @@ import fastopt
 from fastopt.app.selftest import same_bits
 from fastopt.base.tree import Array
 from fastopt.core import _core
-from tests.cases import CASES, CHUNK, DTYPES, Case, ordinary
-from tests.lockstep import written
+from tests.cases import CASES, CHUNK, DTYPES, WITH_SUMS, Case, ordinary
+from tests.lockstep import loss_of, written
 
 LENGTHS = [*range(131), 1007, CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK - 1, 4 * CHUNK, 4 * CHUNK + 1, 10_007]
 PAGE = mmap.PAGESIZE
@@ -183,10 +183,10 @@ def step_together(
         here = memory.gradients(g)
         _core.prefetch(ahead)
         try:
-            opt.step(tree(here))
+            opt.step(tree(here), **loss_of(opt))
         finally:
             _core.prefetch(-1)
-        expected.step(tree(g))
+        expected.step(tree(g), **loss_of(expected))
 
 
 def assert_same(opt: fastopt.Optimizer, expected: fastopt.Optimizer, what: str) -> None:
@@ -208,7 +208,7 @@ def matrices() -> None:
     """Rules that know rows and columns, or sums over tensors, on matrices in both orders: what they keep for each row
     and each column is between guards too."""
     rng = np.random.default_rng(4)
-    cases = [case for case in CASES if case.optimizer in (fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy)]
+    cases = [case for case in CASES if case.optimizer in WITH_SUMS]
     for memory in memories([math.prod(shape) for shape in MATRICES]):
         for case in cases:
             params = [
@@ -230,6 +230,7 @@ OWN_RULES: list[dict[str, Any]] = [
     {"rule": "adafactor", "l2": 0.1},
     {"rule": "adafactor", "factored": False, "momentum": 0.5},
     {"rule": "prodigy"},
+    {"rule": "polyaksgd"},
 ]
 
 
@@ -331,15 +332,15 @@ def refusals() -> None:
                     memory.allow(READ, but="g")
                     _refuse(opt, memory.gradients(g), f"{str(i)!r} is {bad} at index ({at},)")
                 memory.allow(READ_WRITE, but="g")
-                assert opt.step([ordinary(rng, n, memory.dtype) for n in lengths]).step == 1
+                assert opt.step([ordinary(rng, n, memory.dtype) for n in lengths], **loss_of(opt)).step == 1
 
 
 def _refuse(opt: fastopt.Optimizer, g: list[Array], where: str) -> None:
     if opt.on_nonfinite == "skip":
-        assert not opt.step(g).applied
+        assert not opt.step(g, **loss_of(opt)).applied
         return
     with pytest.raises(fastopt.NonFiniteError) as refused:
-        opt.step(g)
+        opt.step(g, **loss_of(opt))
     assert where in str(refused.value)
 
 

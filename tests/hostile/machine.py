@@ -162,7 +162,12 @@ class Pair(RuleBasedStateMachine):
         t, pending = self.ours.t, self.ours._engine.accumulated
         ours, theirs = (self.both if unchanged else self.attempt)(act, *pairs)
         if isinstance(ours, Exception):
-            refused = ("whole parameter", "-norm of ", "accumulated" if pending else "nothing is accumulated")
+            refused = (
+                "whole parameter",
+                "groups of P",
+                "-norm of ",
+                "accumulated" if pending else "nothing is accumulated",
+            )
             assert isinstance(ours, fastopt.NonFiniteError) or any(words in str(ours) for words in refused), ours
             assert self.ours._engine.accumulated == pending
         else:

@@ -20,7 +20,7 @@ from fastopt.base import tree
 from fastopt.core import _core
 from tests.cases import SPECIAL
 from tests.hostile.machine import Pair, in_numpy, own, rates, scales, seeds, wavering
-from tests.lockstep import assert_same_bits
+from tests.lockstep import assert_same_bits, loss_of, told
 
 kinds = st.lists(st.sampled_from(sorted(SPECIAL)), max_size=2)
 
@@ -41,14 +41,14 @@ AWAY: dict[str, Callable[..., Any]] = {
     "perturbed": lambda opt, sam, average, grads: perturbed(sam, grads),
 }
 REFUSED_AWAY: dict[str, Callable[..., Any]] = {
-    "step": lambda opt, grads: opt.step(grads),
+    "step": lambda opt, grads: opt.step(grads, **loss_of(opt)),
     "step with what is accumulated": lambda opt, grads: opt.step(),
     "load_state_dict": lambda opt, grads: opt.load_state_dict(opt.state_dict()),
     "add_group": lambda opt, grads: opt.add_group({"params": {"new": np.ones(3)}}),
     "deepcopy": lambda opt, grads: copy.deepcopy(opt),
 }
 ALLOWED_AWAY: dict[str, Callable[..., Any]] = {
-    "accumulate": lambda opt, grads: opt.accumulate(grads),
+    "accumulate": lambda opt, grads: opt.accumulate(grads, **loss_of(opt)),
     "discard": lambda opt, grads: opt.discard_accumulated(),
     "lr": lambda opt, grads: setattr(opt, "lr", 0.05),
     "state_dict": lambda opt, grads: opt.state_dict() and None,
@@ -96,7 +96,7 @@ class Around(Pair):
     @rule(seed=seeds, kinds=kinds, weight=st.sampled_from([1.0, 0.5, 3, 1e-30]))
     def accumulate(self, seed: int, kinds: list[str], weight: float) -> None:
         g = self.gradients(seed, kinds)
-        ours, theirs = self.both(lambda opt: opt.accumulate(g, weight))
+        ours, theirs = self.both(lambda opt: opt.accumulate(g, weight, **loss_of(opt)))
         assert type(ours) is int
         assert ours == theirs
 
@@ -117,7 +117,7 @@ class Around(Pair):
                 self.gradients(seed, kinds),
                 lambda g: None if g is None else np.multiply(g, g.dtype.type(scale), out=np.empty_like(g)),
             )
-        reports = self.stepped(lambda opt, scaler: opt.step(g, grad_scale=scaler.scale), self.scalers)
+        reports = self.stepped(lambda opt, scaler: opt.step(g, grad_scale=scaler.scale, **loss_of(opt)), self.scalers)
         if not isinstance(reports[0], Exception):
             updated, _ = self.both(lambda opt, scaler, report: scaler.update(report), self.scalers, reports)
             assert updated is None or "does not check" in str(updated)
@@ -139,7 +139,7 @@ class Around(Pair):
         if all(x.flags.writeable for x in leaves):
             fastopt.clip_grad_norm_(g, limit, norm_type, per_tensor=per_tensor)
             assert all(same_bits(x.copy(), y) for x, y in zip(leaves, expected, strict=True))
-        self.stepped(lambda opt: opt.step(g))
+        self.stepped(lambda opt: opt.step(g, **loss_of(opt)))
 
     @rule(
         kind=st.sampled_from(["EMA", "RunningMean"]), decay=st.sampled_from([0.9, 0.0, wavering]), flush=st.booleans()
@@ -199,7 +199,7 @@ class Around(Pair):
         first, second = self.gradients(seed, kinds), self.gradients(seed ^ 1, kinds)
         if not halves:
             gradients = [iter([first, second]) for _ in sams]
-            self.stepped(lambda opt, sam, grads: sam.step(lambda: next(grads)), sams, gradients)
+            self.stepped(lambda opt, sam, grads: sam.step(lambda: told(opt, next(grads))), sams, gradients)
             return
         home = self.parameters()
         ours, _ = self.both(lambda opt, sam: sam.first_step(first), sams)
@@ -207,7 +207,7 @@ class Around(Pair):
             return
         assert not self.ours._engine.accumulated
         self.do_there(acts, second)
-        ours, _ = self.stepped(lambda opt, sam: sam.second_step(second), sams, unchanged=False)
+        ours, _ = self.stepped(lambda opt, sam: sam.second_step(second, **loss_of(opt)), sams, unchanged=False)
         assert self.parameters() == home or ours.applied
 
     def do_there(self, acts: list[str], g: Any) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import precondition, rule
 import fastopt
 from tests.cases import CASES
 from tests.hostile.machine import Pair, in_numpy, like, own, seeds
-from tests.lockstep import copies, plateaus, snapshot
+from tests.lockstep import copies, loss_of, plateaus, snapshot
 
 
 class Saved(NamedTuple):
@@ -45,8 +45,8 @@ def go_on(opt: fastopt.Optimizer, grads: Any, metric: float) -> None:
         plateau.update(metric)
     opt.discard_accumulated()
     with suppress(ValueError):
-        opt.step(grads)
-    opt.accumulate(grads)
+        opt.step(grads, **loss_of(opt))
+    opt.accumulate(grads, **loss_of(opt))
 
 
 class SavedAndLoaded(Pair):

@@ -14,6 +14,7 @@ import numpy as np
 import fastopt
 from fastopt import schedules
 from fastopt.training import scaling_laws as scaling
+from tests.lockstep import loss_of
 
 CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 
@@ -41,6 +42,14 @@ def stepped(cls: Any = fastopt.NAdam) -> Any:
     """An optimizer with state, averages and an accumulated gradient."""
     opt = cls({"a": np.ones(3), "b": np.ones(2)}, lr=0.1, average=0.5, on_nonfinite="raise")
     opt.step({"a": np.ones(3), "b": np.ones(2)})
+    return opt
+
+
+def losing() -> Any:
+    """An optimizer that takes the loss beside gradients."""
+    opt = fastopt.PolyakSGD({"a": np.ones(3), "b": np.ones(2)}, lr=0.1)
+    opt.accumulate({"a": np.ones(3), "b": None}, loss=0.5)
+    opt.step()
     return opt
 
 
@@ -205,11 +214,13 @@ METHODS: dict[str, Callable[[], dict[str, Any]]] = {
     "LossScaler.load_state_dict": lambda: {"saved": fastopt.LossScaler().state_dict()},
     "LossScaler.update": lambda: {"report": fastopt.Report(True, 1.0, 1, 0)},
     "Optimizer.accumulate": lambda: {"grads": {"a": np.ones(3), "b": np.ones(2)}},
+    "Optimizer.accumulate (loss)": lambda: {"grads": {"a": np.ones(3), "b": np.ones(2)}, "loss": 0.5},
     "Optimizer.add_group": lambda: {"group": {"params": np.ones(4), "rule": "sgd", "lr": 0.1, "frozen": False}},
     "Optimizer.load": lambda: {"path": "saved"},
     "Optimizer.load_state_dict": lambda: {"saved": stepped().state_dict()},
     "Optimizer.save": lambda: {"path": "new"},
     "Optimizer.step": lambda: {"grads": {"a": np.ones(3), "b": np.ones(2)}},
+    "Optimizer.step (loss)": lambda: {"grads": {"a": np.ones(3), "b": np.ones(2)}, "loss": 0.5},
     "RunningMean.load_state_dict": lambda: {"saved": updated(fastopt.RunningMean(ones())).state_dict()},
     "SAM.first_step": lambda: {"grads": ones()},
     "SAM.second_step": lambda: {"grads": ones()},
@@ -222,12 +233,17 @@ METHODS: dict[str, Callable[[], dict[str, Any]]] = {
     "schedules.ReduceOnPlateau.update": lambda: {"metric": 0.5},
     **{f"{name}.__call__": lambda: {"t": 3} for name in SCHEDULES if name != "schedules.one_cycle"},
 }
-AT_HAND: dict[str, Callable[[], Any]] = {"Optimizer.accumulate": gathered, "SAM.second_step": perturbed}
+AT_HAND: dict[str, Callable[[], Any]] = {
+    "Optimizer.accumulate": gathered,
+    "Optimizer.accumulate (loss)": losing,
+    "Optimizer.step (loss)": losing,
+    "SAM.second_step": perturbed,
+}
 """Where a method needs its object in a certain state."""
 
 # What is done with what a function gives: the rest of an argument's errors come then.
 USES: dict[str, Callable[[Any], Any]] = {
-    **{cls.__name__: lambda opt: opt.step([np.ones(3), np.ones(2)]) for cls in CLASSES},
+    **{cls.__name__: lambda opt: opt.step([np.ones(3), np.ones(2)], **loss_of(opt)) for cls in CLASSES},
     **{name: lambda schedule: [schedule(t) for t in (0, 1, 100)] for name in SCHEDULES},
     "schedules.one_cycle": lambda cycle: [(cycle.lr(t), cycle.momentum(t)) for t in (0, 1, 100)],
     "schedules.from_config": lambda schedule: schedule(1),
@@ -285,11 +301,12 @@ def methods(path: str, cls: type) -> Iterator[str]:
 
 def public(name: str) -> Any:
     """The function, or the method of an object made for it."""
+    make = AT_HAND.get(name)
     name = name.split(" ")[0]
     if name not in METHODS:
         return attrgetter(name)(fastopt)
     owner, method = name.rsplit(".", 1)
-    make = AT_HAND.get(name) or OBJECTS.get(owner)
+    make = make or OBJECTS.get(owner)
     return getattr(make() if make else public(owner)(**FUNCTIONS[owner]()), method)
 
 

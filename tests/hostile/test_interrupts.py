@@ -19,7 +19,7 @@ import fastopt
 from fastopt.core import _core
 from tests.cases import CASES
 from tests.hostile.interrupted import ACTS, World
-from tests.lockstep import snapshot
+from tests.lockstep import loss_of, snapshot
 
 SOURCE = str(Path(fastopt.__file__).parent)
 
@@ -61,7 +61,14 @@ def distinct(met: list[Any]) -> list[int]:
 
 BY_ID = {case.id: case for case in CASES}
 OF_ONE_WALK = "sgd", "clip-norm", "nadam-schedule", "everything", "lion-decay"
-OF_SEVERAL = "lamb-stages", "adafactor-momentum", "adafactor-stages", "prodigy-optax", "prodigy-stages"
+OF_SEVERAL = (
+    "lamb-stages",
+    "adafactor-momentum",
+    "adafactor-stages",
+    "prodigy-optax",
+    "prodigy-stages",
+    "polyak-sgd-stages",
+)
 # A gradient that is missing for the first time makes the optimizer compile its programs anew: thousands of bytecodes.
 COMPILE_MOST = "everything", "prodigy-stages"
 
@@ -76,31 +83,31 @@ def test_an_interrupt_before_any_bytecode_leaves_a_whole_step(name: str, missing
 
     def two_steps() -> fastopt.Optimizer:
         opt = case.make({"a": np.ones(5), "b": np.ones((2, 3))})
-        opt.step(g)
-        opt.step({**g, "b": None})
+        opt.step(g, **loss_of(opt))
+        opt.step({**g, "b": None}, **loss_of(opt))
         return opt
 
     last = {**g, "a": None} if missing else g
     whole = two_steps()
     before = everything(whole)
-    whole.step(last)
+    whole.step(last, **loss_of(whole))
     after = everything(whole)
-    whole.step(g)
+    whole.step(g, **loss_of(whole))
     further = {after: everything(whole)}
     whole = two_steps()
-    whole.step(g)
+    whole.step(g, **loss_of(whole))
     further[before] = everything(whole)
     opt = two_steps()
     with Interrupt(math.inf) as counted:
-        opt.step(last)
+        opt.step(last, **loss_of(opt))
     seen = set()
     for k in distinct(counted.met):
         opt = two_steps()
         with pytest.raises(KeyboardInterrupt), Interrupt(k):
-            opt.step(last)
+            opt.step(last, **loss_of(opt))
         found = everything(opt)
         assert found in further, f"interrupted before bytecode {k}, the step is in part"
-        opt.step(g)
+        opt.step(g, **loss_of(opt))
         assert everything(opt) == further[found], f"interrupted before bytecode {k}, the next step is another"
         seen.add(found)
     assert seen == {before, after}

@@ -318,3 +318,38 @@ def test_global_norm(dtype: Any) -> None:
     grads = gradients(dtype)[0]
     norm = optax.tree.norm({name: jax.numpy.asarray(g) for name, g in grads.items()})
     assert fastopt.global_norm(grads) == pytest.approx(float(norm), rel=1e-14 if dtype == np.float64 else 1e-6)
+
+
+POLYAKS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sps": {"f_min": 5.0},
+    "sps+": {"f_min": 5.0, "variant": "sps+"},
+    "all": {"lr": 0.02, "scaling": lambda t: 1 / (2 + t), "f_min": -2.0, "eps": 0.5},
+}
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize("name", POLYAKS)
+def test_polyak_sgd(name: str, backend: str) -> None:
+    """Thirty steps down a valley, each with the loss and gradient of its own parameters."""
+    given = {"max_learning_rate" if key == "lr" else key: x for key, x in POLYAKS[name].items()}
+    start, _ = problem(np.float64)
+    params = copied(start)
+    opt = fastopt.PolyakSGD(params, **POLYAKS[name], backend=backend)
+    transformation = optax.polyak_sgd(**given)
+    theirs = {key: jax.numpy.asarray(p) for key, p in start.items()}
+    state = transformation.init(theirs)
+
+    @jax.value_and_grad
+    def valley(p: Any) -> Any:
+        return sum(jax.numpy.sum(jax.numpy.sqrt(1 + x * x) - 0.5) for x in p.values())
+
+    for _ in range(30):
+        loss, grads = valley(params)
+        opt.step({key: np.asarray(g) for key, g in grads.items()}, loss=loss)
+        loss, grads = valley(theirs)
+        updates, state = transformation.update(grads, state, theirs, value=loss)
+        theirs = optax.apply_updates(theirs, updates)
+        for key, p in params.items():
+            np.testing.assert_allclose(p, theirs[key], rtol=1e-9, atol=1e-9)
+    assert largest_difference([params], [start]) > 0.01

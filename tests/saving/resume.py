@@ -21,7 +21,7 @@ import numpy as np
 from fastopt import LBFGS
 from tests.cases import CASES, DTYPES, Case, ordinary
 from tests.hostile.companions import RUNS, Run, Things
-from tests.lockstep import plain
+from tests.lockstep import loss_of, plain
 
 FIRST, THEN = 4, 3
 SIZES = {"W": (40, 31), "few": 3, "many": 3000}
@@ -38,7 +38,7 @@ def runs() -> Iterator[tuple[str, Run, Any]]:
 def alone(case: Case) -> Run:
     return Run(
         lambda params, backend, resumed: {"opt": case.make(params, backend=backend)},
-        lambda things, g, k: things["opt"].step(g),
+        lambda things, g, k: things["opt"].step(g, **loss_of(things["opt"])),
     )
 
 

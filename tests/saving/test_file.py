@@ -27,7 +27,7 @@ import fastopt
 from fastopt import schedules
 from fastopt.saving import file as checkpoint
 from tests.cases import CASES, Case, ordinary
-from tests.lockstep import assert_same_bits, snapshot
+from tests.lockstep import assert_same_bits, loss_of, snapshot
 from tests.saving.checkpoints import Parts, digest
 
 
@@ -79,8 +79,8 @@ def refuses(opt: fastopt.Optimizer, path: Path, data: bytes) -> str:
 def test_everything_comes_back(case: Case, dtype: Any, path: Path) -> None:
     rng = np.random.default_rng(1)
     opt = case.make([ordinary(rng, 5, dtype), ordinary(rng, (2, 3), dtype)])
-    opt.step([ordinary(rng, 5, dtype), None])
-    opt.step([ordinary(rng, 5, dtype), ordinary(rng, (2, 3), dtype)])
+    opt.step([ordinary(rng, 5, dtype), None], **loss_of(opt))
+    opt.step([ordinary(rng, 5, dtype), ordinary(rng, (2, 3), dtype)], **loss_of(opt))
     opt.save(path)
     restored = case.make([p.copy() for p in opt._engine.plan.params])
     restored.load(path)

@@ -14,7 +14,7 @@ import pytest
 import fastopt
 from tests.cases import CASES, Case, halving, ordinary
 from tests.hostile.companions import RUNS
-from tests.lockstep import assert_same_bits, snapshot
+from tests.lockstep import assert_same_bits, loss_of, snapshot
 from tests.saving.resume import digest
 
 
@@ -40,7 +40,7 @@ def test_a_copy_goes_on_to_the_bit(case: Case, way: Any, backend: str) -> None:
         g = gradients(rng, np.float32)
         if k == 1:
             g["b"][0] = None
-        opt.step(g)
+        opt.step(g, **loss_of(opt))
     copied = way(opt)
     before = snapshot(opt)
     assert repr(copied) == repr(opt)
@@ -49,9 +49,9 @@ def test_a_copy_goes_on_to_the_bit(case: Case, way: Any, backend: str) -> None:
         np.shares_memory(a, b) for a, b in zip(opt._engine.plan.params, copied._engine.plan.params, strict=True)
     )
     ahead = gradients(rng, np.float32)
-    report = copied.step(ahead)
+    report = copied.step(ahead, **loss_of(copied))
     assert snapshot(opt) == before
-    assert opt.step(ahead) == report
+    assert opt.step(ahead, **loss_of(opt)) == report
     assert_same_bits(opt, copied)
 
 

@@ -12,7 +12,7 @@ import pytest
 import fastopt
 from fastopt import schedules
 from tests.cases import CASES, Case, ordinary
-from tests.lockstep import assert_same_bits, copies, snapshot
+from tests.lockstep import assert_same_bits, copies, loss_of, snapshot
 
 
 def gradients(rng: np.random.Generator, dtype: Any) -> Any:
@@ -29,14 +29,14 @@ def test_a_restored_run_is_the_same_run(case: Case, dtype: Any, backend: str) ->
         g = gradients(rng, dtype)
         if k == 2:
             g["b"][0] = None
-        opt.step(g)
+        opt.step(g, **loss_of(opt))
     saved = pickle.loads(pickle.dumps(opt.state_dict()))
     restored = case.make(copies(opt._engine.plan.template), backend=backend)
     restored.load_state_dict(saved)
     assert_same_bits(opt, restored)
     for _ in range(3):
         g = gradients(rng, dtype)
-        assert opt.step(g) == restored.step(g)
+        assert opt.step(g, **loss_of(opt)) == restored.step(g, **loss_of(restored))
     assert_same_bits(opt, restored)
 
 

@@ -96,6 +96,7 @@ def check_step(row: Row, dtype: str) -> None:
     """Refuses what the optimizer would refuse, some of it only at a step."""
     params, grads = ({"layer": {"W": np.zeros(1, dtype)}} for _ in range(2))
     try:
-        row.make(params).step(grads)
+        opt = row.make(params)
+        opt.step(grads, loss=1.0 if opt.takes_loss else None)
     except ValueError as e:
         raise DemoError(f"{row.name}: {e}") from None

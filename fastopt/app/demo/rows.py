@@ -26,7 +26,7 @@ FEW = 2
 MOMENTUM = {"lr": 0.02, "momentum": 0.9}
 DECAYING = {"lr": 1e-3, "weight_decay": 0.1}
 DESCENT, ADAGRAD, RMSPROP = "Gradient descent", "Adagrad, Adadelta, Adafactor, ASGD", "RMSprop and Rprop"
-ADAM, DECAY, OTHERS = "Adam", "AdamW and LAMB", "Lion, Prodigy, RAdam, Adamax"
+ADAM, DECAY, OTHERS = "Adam", "AdamW and LAMB", "Lion, Prodigy, PolyakSGD, RAdam, Adamax"
 
 ROWS = {
     row.name.lower().replace(" ", "-"): row
@@ -54,6 +54,7 @@ ROWS = {
         Row("LAMB", fastopt.LAMB, {"lr": 2e-3, "weight_decay": 0.01}, DECAY, FEW),
         Row("Lion", fastopt.Lion, {"lr": 1e-4, "weight_decay": 0.1}, OTHERS),
         Row("Prodigy", fastopt.Prodigy, {}, OTHERS, FEW),
+        Row("PolyakSGD", fastopt.PolyakSGD, {}, OTHERS, FEW),
         Row("RAdam", fastopt.RAdam, {"lr": 1e-3}, OTHERS),
         Row("Adamax", fastopt.Adamax, {"lr": 2e-3}, OTHERS),
     ]

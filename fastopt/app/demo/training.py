@@ -80,10 +80,11 @@ def train(
                 turn.remove(theirs)
                 same = agree()
             for chosen in batches(rng, len(y), batch_size):
-                _, grads = loss_and_gradients(params, x[chosen], y[chosen])
+                loss, grads = loss_and_gradients(params, x[chosen], y[chosen])
+                more = {"loss": loss} if ours.takes_loss else {}
                 for opt in turn:
                     started = time.perf_counter()
-                    opt.step(grads)
+                    opt.step(grads, **more)
                     times[opt].append(time.perf_counter() - started)
                 turn.reverse()  # whoever is second finds the gradients in the cache
             losses.append(loss_and_gradients(learned, x, y)[0])
