@@ -229,7 +229,6 @@ def test_a_second_one_is_refused() -> None:
         ((None, 5, np.nan), ValueError, "alpha is nan"),
         ((None, 5, halving), TypeError, "alpha is <function"),
     ],
-    ids=str,
 )
 def test_bad_arguments(arguments: Any, error: type[Exception], words: str) -> None:
     opt = fastopt.SGD(np.zeros(2), 0.1)

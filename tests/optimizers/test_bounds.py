@@ -228,7 +228,6 @@ def test_points_outside_a_step_are_not_bounded() -> None:
         (((0, 1), (0, 2)), TypeError, "for group, pair in zip"),
         ((0.1, math.nextafter(0.1, 1)), ValueError, "there is no float32 within bounds"),
     ],
-    ids=lambda x: str(x)[:40],
 )
 def test_bad_bounds(bounds: Any, error: type[Exception], words: str) -> None:
     p = np.zeros(3, np.float32)
