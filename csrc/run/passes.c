@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "run/reduce.h"
 #include "run/views.h"
+#include "run/walk.h"
 
 enum { BANDS = 16, BAND_ROWS = 64, SPREAD = 2 };
 
@@ -105,6 +106,8 @@ static void run_calls(const walker *w, int calls, ptrdiff_t start, ptrdiff_t n)
             buf[b] = place(w, call->slot[b], start);
         w->kernels[call->kernel](n, buf, call->registers ? w->coef[c] : call->coef);
     }
+    if (w->pass->wide)
+        walk_average(w->pass, w->tensor, w->grad->dtype, start, n, w->ahead);
 }
 
 static double sum_of(const walker *w, const fo_sum *sum, ptrdiff_t start, ptrdiff_t n)
