@@ -126,7 +126,9 @@ class Engine(_core.Engine):
             if named is not self.cls:
                 rule = named
                 values, fixed = rule.defaults(given)  # type: ignore[attr-defined]
-                fixed = {**self.fixed, **fixed}
+                # Its own, and what all classes have: an option of this class may have the name of another there.
+                shared = rule.options().keys() - rule.own_options().keys()  # type: ignore[attr-defined]
+                fixed = {**{own: x for own, x in self.fixed.items() if own in shared}, **fixed}
         frozen = boolean("frozen", given.pop("frozen", False))
         options = rule.options()
         given = {GROUP_NAMES.get(name, name): value for name, value in given.items()}
