@@ -49,7 +49,8 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
 }
 
 /* Apart, so that the walk above has no room for it on its stack. */
-__attribute__((noinline)) void walk_average(const fo_pass *pass, const fo_tensor *tensor, int dtype, ptrdiff_t start, ptrdiff_t n, int ahead)
+__attribute__((noinline)) void walk_average(const fo_pass *pass, const fo_tensor *tensor, int dtype, ptrdiff_t start,
+                                            ptrdiff_t n, int ahead)
 {
     _Alignas(64) double wide[FO_CHUNK];
     char *p = tensor->slot[FO_SLOT_P] + start * fo_item_size(dtype);

@@ -279,7 +279,7 @@ class Engine(_core.Engine):
         group._rule.check_value(name, admitted, group._fixed)
         if name in CLIPS:
             self.refuse_two_clips({**self.options, **group._values, name: admitted})
-        if name == "bounds":
+        if name == "bounds" and admitted is not None:
             # Not where they hold other values for a while, nor amid a step.
             _core.undisturbed([self.plan], lambda: self._refuse_outside(group, admitted, self.params_of(group)))
 
