@@ -160,15 +160,15 @@ typedef struct {
 } fo_sum;
 
 /* A walk takes each chunk through its calls, then adds up its sums. `reads` says that they read the gradient, `edits` that
- * they change it, `copies` that p decays in scratch, because a later walk is to write it, and `fuses` that one call is to a
- * plain rule, whose loop scales the gradient and lets p decay. A factored walk goes by rows, and adds up the squares of the
- * gradient over each row and each column: its last call is to `factors`. A scalar pass is one call of a scalar function,
- * for each tensor or, with `all`, for the rule; `out` are registers, and where the `go`-th of them, from 1, is 0, the rule
- * takes the step back. */
+ * they change it, `copies` that p decays in scratch, because a later walk is to write it, `fuses` that one call is to a plain
+ * rule, whose loop scales the gradient and lets p decay, and `wide` that after the calls comes one more, to `average`, which
+ * is kept in double whatever p is. A factored walk goes by rows, and adds up the squares of the gradient over each row and
+ * each column: its last call is to `factors`. A scalar pass is one call of a scalar function, for each tensor or, with `all`,
+ * for the rule; `out` are registers, and where the `go`-th of them, from 1, is 0, the rule takes the step back. */
 enum { FO_WALK_PASS, FO_FACTORED_PASS, FO_SCALAR_PASS };
 enum { FO_MAX_SUMS = 3 };
 typedef struct {
-    int kind, calls, edits, fuses, reads, copies, sums, all, outs, go;
+    int kind, calls, edits, fuses, reads, copies, wide, sums, all, outs, go;
     fo_call call[FO_MAX_CALLS];
     fo_sum sum[FO_MAX_SUMS];
     int out[FO_MAX_OUTS];

@@ -125,6 +125,8 @@ STAGES = [
     Case("adafactor-lookahead", Adafactor, {"momentum": 0.5, "average": 0.9}, lookahead={"k": 2, "alpha": 0.3}),
     Case("prodigy-lookahead", Prodigy, {"l2": 0.1, "maximize": True}, lookahead={"k": 3, "alpha": 1.0}),
     Case("average", Adagrad, {"average": 0.9}),
+    Case("average-float64", AdamW, {"lr": halving, "average": 0.99, "average_dtype": "float64"}),
+    Case("lamb-average-float64", LAMB, {"average": 0.9, "average_dtype": "float64", "bounds": (-1, 1)}),
     Case("lamb-stages", LAMB, {"l2": 0.1, "clip_norm": 0.5, "average": 0.9, "decoupled_decay": 0.1, "prox_l1": 0.1}),
     Case("adafactor-stages", Adafactor, {"l1": 0.1, "clip_value": 0.5, "maximize": True, "average": 0.9}),
     Case("prodigy-stages", Prodigy, {"l2": 0.1, "clip_norm": 0.5, "decoupled_decay": 0.1, "average": 0.9}),

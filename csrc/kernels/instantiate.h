@@ -117,7 +117,7 @@
       .reduce = {FO_REDUCTIONS(REDUCTION_SLOT)}, \
       .sum_squares_ahead = FN(sum_squares_ahead), \
       .sum = {FO_SUMS(SUM_SLOT)}, .add_squares = FN(add_squares), .adafactor_factors = FN(adafactor_factors), \
-      .gather = FN(gather), .scatter = FN(scatter), .fill = FN(fill), \
+      .gather = FN(gather), .scatter = FN(scatter), .fill = FN(fill), .widen = FN(widen), \
       .dot = FN(dot), .axpby = FN(axpby), .softmax_cross_entropy = FN(softmax_cross_entropy), \
       .sigmoid_cross_entropy = FN(sigmoid_cross_entropy), .squared_error = FN(squared_error) }
 

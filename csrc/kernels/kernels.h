@@ -18,6 +18,7 @@ typedef struct {
     void (*add_squares)(ptrdiff_t n, double *sums, const void *in);
     void (*adafactor_factors)(ptrdiff_t rows, ptrdiff_t columns, const double *row_sums, const double *column_sums,
                               void *r, void *c, void *a, const double *coef);
+    void (*widen)(ptrdiff_t n, double *out, const void *in);
     void (*fill)(ptrdiff_t n, void *out, const void *value);
     void (*gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t stride, double factor);
     void (*scatter)(ptrdiff_t n, const void *in, char *row, ptrdiff_t stride);

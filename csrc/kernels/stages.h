@@ -128,6 +128,15 @@ static TARGET void FN(gather)(ptrdiff_t n, void *out, const char *row, ptrdiff_t
     }
 }
 
+/* In double, for an average that is kept so. */
+static TARGET void FN(widen)(ptrdiff_t n, double *out, const void *in)
+{
+    double *restrict y = out;
+    const real *restrict x = in;
+    for (ptrdiff_t i = 0; i < n; i++)
+        y[i] = (double)x[i];
+}
+
 /* One value n times. */
 static TARGET void FN(fill)(ptrdiff_t n, void *out, const void *value)
 {

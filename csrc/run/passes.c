@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "run/reduce.h"
 #include "run/views.h"
+#include "run/walk.h"
 
 enum { BANDS = 16, BAND_ROWS = 64, SPREAD = 2 };
 
@@ -110,6 +111,8 @@ static void run_calls(const walker *w, int calls, ptrdiff_t start, ptrdiff_t n)
         else
             w->kernels[call->kernel](n, buf, coef);
     }
+    if (w->pass->wide)
+        walk_average(w->pass, w->tensor, w->grad->dtype, start, n, w->ahead);
 }
 
 static double sum_of(const walker *w, const fo_sum *sum, ptrdiff_t start, ptrdiff_t n)

@@ -43,7 +43,22 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
             else
                 kernels[call->kernel](n, buf, call->coef);
         }
+        if (pass->wide)
+            walk_average(pass, tensor, grad->dtype, start, n, ahead);
     }
+}
+
+/* Apart, so that the walk above has no room for it on its stack. */
+__attribute__((noinline)) void walk_average(const fo_pass *pass, const fo_tensor *tensor, int dtype, ptrdiff_t start,
+                                            ptrdiff_t n, int ahead)
+{
+    _Alignas(64) double wide[FO_CHUNK];
+    char *p = tensor->slot[FO_SLOT_P] + start * fo_item_size(dtype);
+    void *const buf[] = {tensor->slot[FO_SLOT_AVERAGE] + start * fo_item_size(FO_F64), dtype == FO_F64 ? p : (char *)wide};
+    const fo_functions *f = fo_functions_for(FO_F64);
+    if (dtype != FO_F64)
+        fo_functions_for(dtype)->widen(n, wide, p);
+    (ahead ? f->ahead : f->kernel)[fo_k_average](n, buf, pass->call[pass->calls].coef);
 }
 
 void walk_foresee(const fo_plan *plan, ptrdiff_t t)

@@ -12,4 +12,7 @@ void walk(const fo_pass *pass, const fo_tensor *tensor, const fo_view *grad, fac
 /* Asks for the first line of all memory of a tensor while the one before it is computed: hardware does not guess it. */
 void walk_foresee(const fo_plan *plan, ptrdiff_t t);
 
+/* What follows the calls of a pass that is `wide`: the average of a chunk of n elements, in double. */
+void walk_average(const fo_pass *pass, const fo_tensor *tensor, int dtype, ptrdiff_t start, ptrdiff_t n, int ahead);
+
 #endif

@@ -244,6 +244,11 @@ def refuse_none(engine: Engine) -> None:
         raise ValueError("no averages are kept: make the optimizer with average=, for example average=0.999")
 
 
+def average_dtype(name: str, value: Any) -> str | None:
+    """What an optimizer keeps its averages in: "float64", or None for the type of each parameter."""
+    return _dtype(name, value)
+
+
 BEGINNINGS = {"debias": False, "warmup": False, "start": 0}
 
 

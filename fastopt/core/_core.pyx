@@ -105,8 +105,8 @@ cdef class Plan(Programmed):
     """Parameters, what a step writes beside them, and the programs that update them.
 
     `template` is the tree of params, `states[i]` the state of `params[i]` in the order of its rule's slots, `averages[i]`
-    its running average or None. These are laid out in memory as the parameter is, but for vectors of its rows and
-    columns, which `extents[i]` tells.
+    its running average or None, which may be float64 beside another type. These are laid out in memory as the parameter
+    is, but for vectors of its rows and columns, which `extents[i]` tells.
     """
     cdef readonly object template
     cdef readonly tuple names, params, states, averages, extents, frozen
@@ -145,10 +145,12 @@ cdef class Plan(Programmed):
         cdef fo_tensor* tensor = &self.plan.tensors[i]
         cdef Py_ssize_t k
         p, average = self.params[i], self.averages[i]
+        cdef bint wide = average is not None and cnp.PyArray_TYPE(average) == cnp.NPY_DOUBLE
         alike = [a for k, a in enumerate(self.states[i]) if not (extents and extents[k])]
         for buffer in (average, *alike):
             if buffer is not None and (
-                cnp.PyArray_SIZE(buffer) != tensor.size or cnp.PyArray_TYPE(buffer) != tensor.dtype
+                cnp.PyArray_SIZE(buffer) != tensor.size
+                or (cnp.PyArray_TYPE(buffer) != tensor.dtype and not (buffer is average and wide))
             ):
                 raise ValueError(f"parameter {self.names[i]!r} was given another size or dtype meanwhile")
         if average is not None:

@@ -107,6 +107,7 @@ cdef extern from "fastopt.h" nogil:
         int fuses
         int reads
         int copies
+        int wide
         int sums
         int all
         int outs

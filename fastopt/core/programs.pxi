@@ -81,7 +81,7 @@ cdef _fill_walk(fo_pass* p, _Names names, walk):
     cdef int i
     p.kind = FO_FACTORED_PASS if walk.factored else FO_WALK_PASS
     p.calls = p.edits = p.fuses = p.sums = 0
-    p.copies = walk.copies
+    p.copies, p.wide = walk.copies, walk.wide
     for prefix, name, values in walk.calls:
         if name == "factors":
             buffers, coefs = FACTORS
@@ -92,6 +92,9 @@ cdef _fill_walk(fo_pass* p, _Names names, walk):
             if buffers[0] == "g":
                 p.edits = 1
             p.fuses = p.fuses or fo_plain(kernel)
+            if walk.wide and name == "average":
+                # It comes last, and is not among the calls on buffers of the parameter's type.
+                continue
         p.calls += 1
     for total in walk.sums:
         p.sum[p.sums].reduction = _sums[total.reduction]

@@ -14,7 +14,7 @@ from weakref import ref
 
 from fastopt.base import tree
 from fastopt.base.arguments import boolean, number, shown
-from fastopt.base.memory import copies_of, memory_for, zeros
+from fastopt.base.memory import copies_of, doubles_of, memory_for, zeros
 from fastopt.base.nonfinite import NonFiniteError, first_nonfinite
 from fastopt.base.tree import Array, Tree
 from fastopt.core import _core
@@ -129,7 +129,9 @@ class Engine(_core.Engine):
             if named is not self.cls:
                 rule = named
                 values, fixed = rule.defaults(given)  # type: ignore[attr-defined]
-                fixed = {**self.fixed, **fixed}
+                # Its own, and what all classes have: an option of this class may have the name of another there.
+                shared = rule.options().keys() - rule.own_options().keys()  # type: ignore[attr-defined]
+                fixed = {**{own: x for own, x in self.fixed.items() if own in shared}, **fixed}
         frozen = boolean("frozen", given.pop("frozen", False))
         options = rule.options()
         given = {GROUP_NAMES.get(name, name): value for name, value in given.items()}
@@ -188,10 +190,10 @@ class Engine(_core.Engine):
             for form in map(forms.get, range(first, len(params)))
         ]
         kept = [p for p, still in zip(params[first:], frozen[first:], strict=True) if not still]
-        memory = memory_for(kept, int(averaging))
+        copied = doubles_of if self.fixed["average_dtype"] == "float64" else copies_of
+        copies = iter(copied(kept) if averaging else [])
         states += made
-        for p, still in zip(params[first:], frozen[first:], strict=True):
-            averages.append(memory.copy(p) if averaging and not still else None)
+        averages += [next(copies) if averaging and not still else None for still in frozen[first:]]
         return self._plan_of(template, names, params, states, averages, extents, frozen)
 
     def _plan_of(self, template: Tree, *parts: Sequence[Any]) -> _core.Plan:
@@ -280,7 +282,7 @@ class Engine(_core.Engine):
         group._rule.check_value(name, admitted, group._fixed)
         if name in CLIPS:
             self.refuse_two_clips({**self.options, **group._values, name: admitted})
-        if name == "bounds":
+        if name == "bounds" and admitted is not None:
             # Not where they hold other values for a while, nor amid a step.
             _core.undisturbed([self.plan], lambda: self._refuse_outside(group, admitted, self.params_of(group)))
 
@@ -384,6 +386,7 @@ class Engine(_core.Engine):
     def compile(self) -> None:
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
         scheduled = {name for _, name, *_ in self.followed}
+        wide = self.options["average"] is not None and self.fixed["average_dtype"] == "float64"
         programs, self.affected, self.clipping = [], [], bool(scheduled & {"clip_norm", "group_clip_norm"})
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h
@@ -399,7 +402,7 @@ class Engine(_core.Engine):
             numbers = group._rule.coefficients(noted)
             if noted.read & scheduled:
                 self.affected.append((cohort, group._rule.coefficients, True, ""))
-            programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers))
+            programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers, wide))
         signs = [-1.0 if h.maximize else 1.0 for h in self.current]
         self.plan.set_programs(programs, self._first_registers(), signs)
         self._live = self.plan

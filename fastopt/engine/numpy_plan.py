@@ -203,7 +203,10 @@ class Walker:
                 continue
             _, buffers, coefs = _core.KERNELS[name]
             values = [self.numbers[f"{prefix}.{c}"] if prefix else self.number(c) for c in coefs]
-            getattr(reference, name)(*[at[b] for b in buffers], *values)
+            given = [at[b] for b in buffers]
+            if step.wide and name == "average":
+                given[1] = given[1].astype(np.float64)
+            getattr(reference, name)(*given, *values)
         for total in step.sums:
             parts = reference.blocks(total.reduction, [at[b] for b in total.buffers])
             self.parts[total.register] = parts

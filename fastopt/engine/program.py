@@ -89,6 +89,8 @@ class CompiledWalk(NamedTuple):
     sums: tuple[Sum, ...] = ()
     copies: bool = False
     factored: bool = False
+    wide: bool = False
+    """Whether the average, which comes last, is in float64 whatever p is."""
 
 
 class CompiledScalar(NamedTuple):
@@ -109,9 +111,14 @@ class Program(NamedTuple):
 
 
 def compiled(
-    form: Form, rule: int, group: int, stages: dict[str, dict[str, float]], numbers: dict[str, float]
+    form: Form,
+    rule: int,
+    group: int,
+    stages: dict[str, dict[str, float]],
+    numbers: dict[str, float],
+    wide: bool = False,
 ) -> Program:
-    """A form with the stages that are on."""
+    """A form with the stages that are on; `wide` says that averages are in float64."""
     numbers = {**numbers, **dict(form.numbers)}
     passes: list[CompiledWalk | CompiledScalar] = []
     for i, step in enumerate(form.passes):
@@ -120,7 +127,8 @@ def compiled(
         else:
             last = i == len(form.passes) - 1
             before = stages if last or form.decays_first else {k: x for k, x in stages.items() if k != "decay"}
-            passes.append(_walk(step, before, numbers, last))
+            made = _walk(step, before, numbers, last)
+            passes.append(made._replace(wide=wide and last))
     names = tuple(slot.name for slot in form.slots)
     extents = tuple(slot.extent for slot in form.slots)
     of_all = (*(name for name, _ in form.all), *form.among)

@@ -74,6 +74,8 @@ class Optimizer(Persistent, Rule):
     average_debias, average_warmup, average_start : how it begins: without the parameters at construction, with a
         smaller decay at first, and only after so many steps. `average` is then the schedule `schedules.ema_decay` of
         these, and saved as such. Defaults False, False, 0.
+    average_dtype : "float64" keeps averages of float32 parameters in float64, where they go on moving at a decay close
+        to 1. Default None: that of each parameter.
     flush_subnormals : compute with subnormals flushed to zero, inside the step only. Default True.
     threads : at most this many threads, for steps that are large enough; None for `fastopt.info().threads`.
     backend : "c", or "numpy" for the reference through the same class.
@@ -99,6 +101,7 @@ class Optimizer(Persistent, Rule):
     max_skips = Choice(count_or_none, None)
     maximize = Choice(boolean, False, per_group=True)
     average = Hyperparameter(from_0_below_1, None, optional=True, per_group=False)
+    average_dtype = Fixed(averaging.average_dtype, None)
     flush_subnormals = Fixed(boolean, True)
     threads = Choice(_threads, None)
     backend = Fixed(lambda name, value: one_of(name, value, ("c", "numpy")), "c")
@@ -142,6 +145,8 @@ class Optimizer(Persistent, Rule):
                 f"max_skips={whole['max_skips']} with on_nonfinite={whole['on_nonfinite']!r}, which skips no step: "
                 "pass on_nonfinite='skip' too"
             )
+        if fixed["average_dtype"] is not None and whole["average"] is None:
+            raise ValueError("average_dtype without average=: there is no average to keep so")
         engine = self._engine_class(self, cls, whole, fixed, values, grouped)
         self._engine = engine
         engine.add([dict(group) for group in params] if grouped else [{"params": params}])

@@ -368,6 +368,88 @@ def test_an_average_in_float64_goes_on_moving() -> None:
     assert wide.averages == pytest.approx(1 + 0.001 * (1 - (1 - 1e-5) ** 999), rel=1e-9)
 
 
+RULES = [fastopt.SGD, fastopt.LAMB, fastopt.Adafactor, fastopt.Prodigy]
+
+
+@pytest.mark.parametrize("cls", RULES)
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize(("backend", "threads"), [("c", 1), ("c", 3), ("numpy", 1)])
+def test_an_optimizer_s_averages_in_float64_are_those_of_an_ema(
+    cls: Any, flush: bool, backend: str, threads: int
+) -> None:
+    rng = np.random.default_rng(8)
+    kinds = ("nan", "zeros", "subnormals") if cls is fastopt.SGD else ("zeros",)
+    shapes = [(31, 40), 3000, 3, ()]
+    params = {str(i): np.asarray(sprinkled(rng, shape, np.float32, *kinds)) for i, shape in enumerate(shapes)}
+    params |= {"F": np.asfortranarray(ordinary(rng, (30, 40), np.float32)), "d": ordinary(rng, 50, np.float64)}
+    still = np.ones(2, np.float32)
+    groups = [{"params": params}, {"params": {"still": still}, "frozen": True}]
+    opt = cls(groups, lr=0.1, average=wavering, average_dtype=np.float64, flush_subnormals=flush, backend=backend,
+              threads=threads)  # fmt: skip
+    if backend == "c":
+        opt._engine.plan.split(1, 1024)
+    with fastopt.subnormals(flush):
+        ema = fastopt.EMA(params, wavering, flush, dtype="float64")
+        ema.update()
+    for t in range(4):
+        opt.step([{name: np.asarray(ordinary(rng, p.shape, p.dtype)) for name, p in params.items()}, None])
+        ema.update()
+        assert {name: a.dtype for name, a in opt.averages[0].items()} == dict.fromkeys(params, np.dtype(float))
+        for name in params:
+            assert same_bits(opt.averages[0][name], ema.averages[name]), (name, t)
+    assert opt.averages[1] == {"still": None}
+
+
+def test_an_optimizer_s_average_in_float64_goes_on_moving() -> None:
+    p, q = np.ones(3, np.float32), np.ones(3, np.float32)
+    wide, narrow = (fastopt.SGD(x, 0.0, average=0.99999999, average_dtype=to) for x, to in ((p, "float64"), (q, None)))
+    p[...] = q[...] = 2
+    for _ in range(100):
+        wide.step(np.zeros(3, np.float32))
+        narrow.step(np.zeros(3, np.float32))
+    assert narrow.averages.tolist() == [1.0] * 3
+    np.testing.assert_allclose(wide.averages, 2 - 0.99999999**100, rtol=1e-13)
+    assert wide.bytes_per_step - narrow.bytes_per_step == 2 * 4 * 3
+    with wide.averaged():
+        np.testing.assert_array_equal(p, wide.averages.astype(np.float32))
+    assert p.tolist() == [2.0] * 3
+
+
+def test_an_optimizer_s_averages_in_float64_are_saved(tmp_path: Path) -> None:
+    def made(to: Any, start: float = 1.0) -> tuple[Any, Any]:
+        p = {"W": np.full((4, 3), start, np.float32), "d": np.full(2, start)}
+        return p, fastopt.Adam(p, lr=0.1, average=0.999, average_dtype=to)
+
+    g = {"W": np.full((4, 3), 0.25, np.float32), "d": np.ones(2)}
+    p, opt = made("float64")
+    for _ in range(3):
+        opt.step(g)
+    opt.save(tmp_path / "saved")
+    resumed, other = made("float64", 5.0)
+    for name, x in p.items():
+        resumed[name][...] = x
+    other.load(tmp_path / "saved")
+    through = [other, pickle.loads(pickle.dumps(opt)), copy.deepcopy(opt)]
+    for each in (opt, *through):
+        each.add_group({"params": np.ones(2, np.float32)})
+        each.step([g, np.ones(2, np.float32)])
+    for each in through:
+        assert snapshot(each) == snapshot(opt)
+        assert each.averages[1].dtype == np.float64
+    _, narrow = made(None)
+    with pytest.raises(ValueError, match="it was made with average_dtype='float64', and this optimizer"):
+        narrow.load(tmp_path / "saved")
+    with pytest.raises(AttributeError, match="average_dtype is fixed"):
+        opt.average_dtype = None
+
+
+def test_a_gradient_in_the_memory_of_an_average_in_float64_is_refused() -> None:
+    p = np.ones(4, np.float32)
+    opt = fastopt.SGD(p, 0.1, average=0.5, average_dtype="float64")
+    with pytest.raises(ValueError, match="shares memory with the average of '0'"):
+        opt.step(opt.averages.view(np.float32)[4:])
+
+
 def test_parameters_of_an_average_in_float64_are_watched() -> None:
     block, views = fastopt.arena({"W": np.ones(3, np.float32), "b": np.ones(2, np.float32)})
     opt = fastopt.SGD(block, lr=0.1, momentum=0.9)
@@ -459,7 +541,8 @@ def test_bad_beginnings() -> None:
         ({"average_warmup": True, "average": None}, "average_warmup without average="),
         ({"average_start": 5, "average": 1.0}, r"average is 1\.0: expected a number in \[0, 1\)"),
         ({"average_debias": True, "average": wavering}, "average is .*: with average_debias=True expected a number"),
-        ({"average_dtype": "float64"}, "SGD has no 'average_dtype'"),
+        ({"average_dtype": "float32"}, "average_dtype is 'float32': expected None, .* or 'float64'"),
+        ({"average_dtype": "float64", "average": None}, "average_dtype without average="),
     ]:
         with pytest.raises((TypeError, ValueError), match=words):
             fastopt.SGD(p, **{"lr": 0.1, "average": 0.9, **options})

@@ -46,6 +46,8 @@ REFUSED_AWAY: dict[str, Callable[..., Any]] = {
     "load_state_dict": lambda opt, grads: opt.load_state_dict(opt.state_dict()),
     "add_group": lambda opt, grads: opt.add_group({"params": {"new": np.ones(3)}}),
     "deepcopy": lambda opt, grads: copy.deepcopy(opt),
+    "Lookahead": lambda opt, grads: fastopt.Lookahead(opt),
+    "bounds": lambda opt, grads: setattr(opt, "bounds", (None, 9)),
 }
 ALLOWED_AWAY: dict[str, Callable[..., Any]] = {
     "accumulate": lambda opt, grads: opt.accumulate(grads, **loss_of(opt)),
@@ -108,6 +110,10 @@ class Around(Pair):
     @rule()
     def discard(self) -> None:
         self.both(lambda opt: opt.discard_accumulated())
+
+    @rule(k=st.integers(1, 4), alpha=st.sampled_from([0.3, 0.5, 1.0]))
+    def look_ahead(self, k: int, alpha: float) -> None:
+        self.both(lambda opt: fastopt.Lookahead(opt, k, alpha) and None)
 
     @rule(seed=seeds, kinds=kinds)
     def step_of_a_scaled_loss(self, seed: int, kinds: list[str]) -> None:

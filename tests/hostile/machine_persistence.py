@@ -15,7 +15,7 @@ from hypothesis.stateful import precondition, rule
 
 import fastopt
 from tests.cases import CASES
-from tests.hostile.machine import Pair, in_numpy, like, own, seeds
+from tests.hostile.machine import Pair, in_numpy, inside, like, own, seeds
 from tests.lockstep import copies, loss_of, plateaus, snapshot
 
 
@@ -110,7 +110,7 @@ class SavedAndLoaded(Pair):
             groups[0]["renamed"] = groups[0].pop("p0")
         other = case.make(groups[0], flush_subnormals=self.ours.flush_subnormals)
         for group in groups[1:]:
-            other.add_group({"params": group})
+            other.add_group({"params": inside(other, group)})
         path = self.folder / "another"
         other.save(path)
         ours, _ = self.both(lambda opt: opt.load(path))
@@ -127,7 +127,11 @@ class SavedAndLoaded(Pair):
             groups = [copies(group["params"]) for group in old.groups]
             opt = self.build(groups[0], backend=backend)
             for params, given in zip(groups[1:], self.rules_of_groups[1:], strict=True):
-                opt.add_group({"params": params, **given})
+                opt.add_group({"params": inside(opt, params), **given})
+            for p, q in zip(opt._engine.plan.params, old._engine.plan.params, strict=True):
+                p[...] = q
+            if old._engine.lookahead and not opt._engine.lookahead:
+                fastopt.Lookahead(opt)
             values = own([*(group._values for group in old.groups), old._engine.options])
             for target, mine in zip(
                 [*(group._values for group in opt.groups), opt._engine.options], values, strict=True

@@ -15,7 +15,7 @@ from hypothesis.stateful import precondition, rule
 import fastopt
 from fastopt.core import _core
 from tests.cases import ordinary
-from tests.hostile.machine import dtypes, like, own, rates, scales, seeds, settable, shapes
+from tests.hostile.machine import dtypes, inside, like, own, rates, scales, seeds, settable, shapes
 from tests.hostile.machine_around import Around, kinds
 from tests.hostile.machine_persistence import SavedAndLoaded
 from tests.lockstep import copies, loss_of, plateaus
@@ -81,7 +81,11 @@ class Machine(SavedAndLoaded, Around):
         rng = np.random.default_rng(seed)
         count = len(self.ours.names)
         params = {f"p{count + i}": ordinary(rng, shape, dtype) for i, shape in enumerate(shapes)}
+        inside(self.ours, params)
         pending = self.ours._engine.accumulated
+        if own_rule.get("rule") == type(self.ours).__name__.lower():
+            # Its fixed options are the optimizer's.
+            own_rule = {name: x for name, x in own_rule.items() if name in ("rule", "frozen")}
         # Groups of Prodigy share their lr, and those of PolyakSGD what is set later.
         prodigy = isinstance(self.ours, fastopt.Prodigy) and "rule" not in own_rule
         more = own_rule if prodigy or own_rule.get("rule") == "prodigy" else {"lr": lr, **own_rule}
@@ -112,6 +116,9 @@ class Machine(SavedAndLoaded, Around):
                 lambda opt: setattr(opt, "on_nonfinite", "explode"),
                 lambda opt: setattr(opt, "maximize", 1),
                 lambda opt: setattr(opt, "backend", "c"),
+                lambda opt: setattr(opt, "bounds", (1, 0)),
+                lambda opt: opt.load_state_dict({**opt.state_dict(), "lookahead": {"k": 2}}),
+                lambda opt: fastopt.Lookahead(opt, k=0),
                 lambda opt: opt.groups[0].__setitem__("lr", "fast"),
                 lambda opt: opt.groups[0].__setitem__("params", []),
                 lambda opt: opt.add_group({"params": opt.groups[0]["params"]}),

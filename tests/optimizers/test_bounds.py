@@ -190,6 +190,7 @@ def test_bounds_are_not_set_while_other_values_are_in_the_parameters() -> None:
     opt.step(np.ones(2))
     with opt.averaged(), pytest.raises(RuntimeError, match="the averages are in the parameters"):
         opt.bounds = (0, 0.5)
+    assert opt.bounds is None
     opt.bounds = (0, 0.5)
     with opt.averaged():
         assert p[0] == 0.75

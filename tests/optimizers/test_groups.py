@@ -180,6 +180,16 @@ def test_a_group_s_clip_excludes_the_others_and_is_saved_with_it() -> None:
     assert other.groups[0]["clip_norm"] == 0.5
 
 
+def test_a_group_of_another_rule_knows_no_option_of_the_class_by_the_same_name() -> None:
+    """Adafactor's eps is fixed and a pair, Adam's is a number."""
+    p, q = np.ones((2, 3)), np.ones((2, 3))
+    opt = fastopt.Adafactor([{"params": np.ones(3)}, {"params": p, "rule": "adam", "lr": 0.1}], momentum=0.5)
+    alone = fastopt.Adam(q, lr=0.1)
+    for each, g in ((opt, [np.ones(3), np.full((2, 3), 0.5)]), (alone, np.full((2, 3), 0.5))):
+        each.step(g)
+    assert p.tobytes() == q.tobytes()
+
+
 def test_groups_of_prodigy_share_their_lr() -> None:
     with pytest.raises(ValueError, match="groups of Prodigy have one lr"):
         fastopt.Prodigy([{"params": np.ones(2)}, {"params": np.ones(2), "lr": 0.5}])
