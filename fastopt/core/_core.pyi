@@ -156,6 +156,7 @@ class Engine:
     plan: Plan
     followed: list[Any]
     affected: list[Any]
+    together: list[Any]
     stale: Any
     clipping: bool
     takes_loss: bool

@@ -30,10 +30,11 @@ cdef class Engine:
     `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, name,
     option, schedule, check or None for a pair), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
     `lookahead` is after how many steps of a tensor it goes back, and how much of the way is kept; or None.
+    `together` are rules with several groups that may exclude each other or stand still, (rule, numbers of its groups).
     `takes_loss` says that a group's rule needs the loss of the step, and `loss` is that of the last, None where none does.
     """
     cdef public Plan plan
-    cdef public list cohorts, followed, affected
+    cdef public list cohorts, followed, affected, together
     cdef public object stale
     cdef public bint clipping, takes_loss
     cdef public object loss
@@ -74,7 +75,7 @@ cdef class Engine:
                     applied = self._count_taken_back(<list>stepped)
                 else:
                     self.t += 1
-                    if missing or self.carrying:
+                    if missing or self.carrying or len(<list>stepped) < len(self.cohorts):
                         self._count(<list>stepped)
             if accumulated:
                 self.accumulated = None
@@ -95,6 +96,8 @@ cdef class Engine:
             plan = self.plan
         elif self.followed:
             self._follow()
+        if self.together:
+            cohorts = self.moving(cohorts)
         t = self.t + 1
         for cohort in cohorts:
             if cohort.changing is not None:

@@ -20,7 +20,7 @@ cdef struct bound_t:
     char* data
     int64_t* extents
     int ndim, bits, group, keeps, count_bits, number_bits
-    bint ready, versioned
+    bint ready, versioned, still
     kept_t* kept
     char* count
     char** numbers
@@ -40,7 +40,8 @@ cdef inline void _write(char* at, int bits, double x) noexcept:
 cdef class TensorPlan(Programmed):
     """Bound tensors, each a record with p, home, group, state (a dict, or None before its first gradient), kept ((key, tensor)
     of that dict), slots (tensors in the order of the rule's), average, steps (the tensor that counts them, or None), numbers
-    (tensors of the scalars of its cohort, in their order), lines ((rows, columns) or None) and versioned.
+    (tensors of the scalars of its cohort, in their order), lines ((rows, columns) or None), versioned, and still (its gradient counts as
+    None).
 
     `owner` is asked to refresh(k, group), the numbers of a group whose dict has changed, for plain(g), a gradient that is not
     read with the other sign, and to refuse_alias(i, g), one that shares memory with what is written; `increment` marks
@@ -98,7 +99,7 @@ cdef class TensorPlan(Programmed):
             b.extents[2 * b.ndim + k] = found.strides[k]
         self._sort_axes(b)
         self._add_tensor(i, _start(&found), _elements(&found), cnp.NPY_FLOAT if b.bits == 32 else cnp.NPY_DOUBLE)
-        b.ready, b.versioned = item.state is not None, item.versioned
+        b.ready, b.versioned, b.still = item.state is not None, item.versioned, item.still
         if b.ready:
             self._bind_state(i, item)
 
@@ -229,7 +230,7 @@ cdef class TensorPlan(Programmed):
         cdef dl_tensor found
         cdef Py_ssize_t k
         cdef PyObject* kept
-        g = (<object>b.p).grad
+        g = None if b.still else (<object>b.p).grad
         self.grads[i] = g
         if g is None:
             self.plan.grads[i].data = NULL

@@ -33,9 +33,9 @@ CLIPS = ("clip_norm", "group_clip_norm", "clip_value")
 
 
 class Report(NamedTuple):
-    """What a step did: whether it was applied, the 2-norm of all gradients (None where neither clipping
-    nor `on_nonfinite` asked for it), and how many steps were applied and how many skipped so far. True where it was
-    applied."""
+    """What a step did: whether it was applied, the 2-norm of all gradients (None where neither clipping nor
+    `on_nonfinite` nor a rule with sums over all tensors asked for it), and how many steps were applied and how many
+    skipped so far. True where it was applied."""
 
     applied: bool
     grad_norm: float | None
@@ -73,7 +73,7 @@ class Engine(_core.Engine):
         self.stale = True
         self.registers: dict[str, dict[str, float]] = {}
         self._live: _core.Plan | None = None
-        self.followed, self.affected = [], []
+        self.followed, self.affected, self.together = [], [], []
         self.loss = None
 
     def owner(self) -> Any:
@@ -158,9 +158,11 @@ class Engine(_core.Engine):
         self._check_together(groups)
 
     def _check_together(self, groups: Sequence[Group]) -> None:
-        """Refuses values that groups of one rule may not have side by side."""
-        for rule in dict.fromkeys(group._rule for group in groups):
-            rule.check_groups([group._values for group in groups if group._rule is rule and not group._frozen])
+        """Refuses values that groups of one rule may not have side by side; schedules are met at the step."""
+        numbers = [Numbers(group._values, group._fixed) for group in groups]
+        for rule, members in _by_rule(groups).items():
+            fixed = [i for i in members if not any(map(_scheduled, groups[i]._values.values()))]
+            rule.moving({i: numbers[i] for i in fixed})
 
     def _forms(self, groups: list[Group], members: list[range], params: list[Array]) -> dict[int, Form]:
         """How each new parameter is treated; frozen ones have no form."""
@@ -350,7 +352,6 @@ class Engine(_core.Engine):
         # What a schedule or another thread changes meanwhile is for the next step.
         self.stale = preparing = object()
         options, plan = dict(self.options), self.plan
-        self._check_together(self.groups)
         whole = {**options, "lookahead": self.lookahead}
         self.current = [Numbers(whole, group._values, group._fixed) for group in self.groups]
         self.followed = self._following(self.current, self.cls, options)
@@ -368,10 +369,31 @@ class Engine(_core.Engine):
             cohort.changing = None if rule.coefficients_at is Rule.coefficients_at else rule.coefficients_at
             for i in cohort.members:
                 plan.assign(i, index)
+        self.together = [
+            (rule, {i: self.current[i] for i in members})
+            for rule, members in _by_rule(self.groups).items()
+            if members[1:] and rule.moving.__func__ is not Rule.moving.__func__  # type: ignore[attr-defined]
+        ]
         self.carrying = any(cohort.scalars for cohort in self.cohorts)
         self.compile()
         if self.stale is preparing:
             self.stale = False
+
+    def moving(self, cohorts: list[_core.Cohort]) -> list[_core.Cohort]:
+        """Those of these cohorts whose groups take part in the step, by the numbers in force."""
+        still = set()
+        for rule, numbers in self.together:
+            still |= numbers.keys() - set(rule.moving(numbers))
+        if not still:
+            return cohorts
+        grads = list(self.plan.grads)
+        self.plan.exchange(grads)  # They are checked all the same.
+        for cohort in cohorts:
+            if cohort.group in still:
+                for i in cohort.members:
+                    grads[i] = None
+        self.plan.exchange(grads)
+        return [cohort for cohort in cohorts if cohort.group not in still]
 
     @staticmethod
     def _following(targets: list[Numbers], rule: type[Rule], values: Mapping[str, Any]) -> list[Any]:
@@ -433,12 +455,18 @@ class Engine(_core.Engine):
             for rule in self.rules
         ]
 
+    @property
+    def measures(self) -> bool:
+        """Whether a step looks at all gradients first, as where one that is not finite would go to other tensors."""
+        asked = self.options["clip_norm"] is not None or self.options["on_nonfinite"] is not None
+        by_group = any(group._values["group_clip_norm"] is not None for group in self.groups)
+        return asked or by_group or bool(self._sharing())
+
     def configure(self) -> None:
         clip = self.current[0].clip_norm
         of_groups = [h.group_clip_norm for h in self.current]
         by_group = any(x is not None for x in of_groups)
-        measure = clip is not None or by_group or self.options["on_nonfinite"] is not None
-        self.plan.configure(_limit(clip), measure, self.options["threads"] or 0)
+        self.plan.configure(_limit(clip), self.measures, self.options["threads"] or 0)
         if by_group:
             self.plan.clip_groups(list(map(_limit, of_groups)))
 
@@ -523,6 +551,15 @@ def _vector(p: Array, extent: int) -> Array:
     """Zeros for each row, or each column, of the matrices of p as they lie in memory."""
     shape = p.shape if p.flags.c_contiguous else p.shape[::-1]
     return zeros(shape[:-1] if extent == ROWS else shape[:-2] + shape[-1:], p.dtype)
+
+
+def _by_rule(groups: Sequence[Group]) -> dict[type[Rule], list[int]]:
+    """The places of the groups of each rule that are not frozen."""
+    found: dict[type[Rule], list[int]] = {}
+    for i, group in enumerate(groups):
+        if not group._frozen:
+            found.setdefault(group._rule, []).append(i)
+    return found
 
 
 def _limit(clip: float | None) -> float:

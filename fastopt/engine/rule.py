@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from fastopt.base.arguments import shown
@@ -109,8 +109,10 @@ class Rule:
         """Refuses a value that the options fixed at construction rule out."""
 
     @classmethod
-    def check_groups(cls, values: list[Mapping[str, Any]]) -> None:
-        """Refuses values of groups of this rule that exclude each other."""
+    def moving(cls, groups: Mapping[int, Any]) -> Collection[int]:
+        """Which of its groups, by their places, take part in a step with these numbers: the gradients of others count
+        as None. Raises ValueError where groups exclude each other."""
+        return groups.keys()
 
     @classmethod
     def settle(cls, values: list[Mapping[str, Any]], fixed: dict[str, Any]) -> None:

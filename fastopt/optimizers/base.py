@@ -66,7 +66,8 @@ class Optimizer(Persistent, Rule):
     group_clip_norm * : the same for the gradients of each group alone, by their own norm; a group calls it "clip_norm".
     clip_value * : clamp every gradient to [-clip_value, clip_value]; > 0. Only one of these three.
     on_nonfinite : "raise" or "skip" the whole step when a gradient is not finite; None does not look, but with
-        clip_norm a norm that is not finite raises.
+        clip_norm a norm that is not finite raises, and a gradient where a rule adds up over all tensors (Prodigy,
+        PolyakSGD), so that it would go from one to all.
     max_skips : with on_nonfinite="skip", steps in a row that may be skipped: the next raises NonFiniteError, which says
         what was not finite. >= 1. Default None, no end.
     maximize * : ascend instead of descend (the penalties still pull to zero). Default False.
@@ -347,9 +348,7 @@ class Optimizer(Persistent, Rule):
         """The memory traffic of a step in which every parameter has a gradient: each array is read, and all but the
         gradients written, once; the gradients are read once more where their norm is measured. Lookahead's slow point,
         which most steps leave alone, does not count."""
-        plan, options = self._engine.plan, self._engine.options
-        by_group = any(group._values["group_clip_norm"] is not None for group in self.groups)
-        measured = options["clip_norm"] is not None or by_group or options["on_nonfinite"] is not None
+        plan, measured = self._engine.plan, self._engine.measures
         total = 0
         for p, states, average in zip(plan.params, plan.states, plan.averages, strict=True):
             moved = states if self._engine.lookahead is None else states[:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fastopt.base.arguments import at_least_0, one_of
@@ -58,10 +59,17 @@ class PolyakSGD(Optimizer):
         )
 
     @classmethod
-    def check_groups(cls, values: list[Any]) -> None:
-        for name in SHARED:
-            if values and any(own[name] != values[0][name] for own in values):
-                raise ValueError(f"groups of PolyakSGD have one {name}, as they share the loss and the norm")
+    def moving(cls, groups: Mapping[int, Any]) -> Collection[int]:
+        first = next(iter(groups), 0)
+        for i, h in groups.items():
+            for name in SHARED:
+                one, other = getattr(groups[first], name), getattr(h, name)
+                if one != other:
+                    raise ValueError(
+                        f"groups {first} and {i} of PolyakSGD have {name} {one!r} and {other!r}: they share the loss "
+                        "and the norm, and so all but lr"
+                    )
+        return groups.keys()
 
     @staticmethod
     def described(h: Any) -> str:

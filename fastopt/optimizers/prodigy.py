@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from math import sqrt
 from typing import Any
 
@@ -26,7 +27,8 @@ class Prodigy(Optimizer):
 
     params, and the keywords that all optimizers take: see :class:`fastopt.Optimizer`.
 
-    lr : a factor of d, >= 0; leave it at 1, or a schedule that ends at 0. All groups have the same.
+    lr : a factor of d, >= 0; leave it at 1, or a schedule that ends at 0. Groups have the same, or 0: such a group
+        stands still beside the others, as if its gradients were None.
     betas : the decays of m and v, each in [0, 1).
     eps : >= 0.
     beta3 : the decay of s and num, in [0, 1); None is the root of b2.
@@ -77,9 +79,16 @@ class Prodigy(Optimizer):
         )
 
     @classmethod
-    def check_groups(cls, values: list[Any]) -> None:
-        if values and any(own["lr"] != values[0]["lr"] for own in values):
-            raise ValueError("groups of Prodigy have one lr, as they share d: freeze a group that is to stand still")
+    def moving(cls, groups: Mapping[int, Any]) -> Collection[int]:
+        rates = {i: h.lr for i, h in groups.items() if h.lr != 0}
+        first = next(iter(rates), 0)
+        for i, lr in rates.items():
+            if lr != rates[first]:
+                raise ValueError(
+                    f"groups {first} and {i} of Prodigy have lr {rates[first]!r} and {lr!r}: they share d, so give "
+                    "them one lr, or 0 to a group that is to stand still"
+                )
+        return rates or groups
 
     @staticmethod
     def described(h: Any) -> str:

@@ -70,6 +70,8 @@ class Bound(NamedTuple):
     numbers: tuple[torch.Tensor, ...] = ()
     lines: tuple[int, int] | None = None
     versioned: bool = True
+    still: bool = False
+    """Its gradient counts as None, as its group takes no part."""
 
 
 class Whole(NamedTuple):
@@ -93,6 +95,7 @@ class Engine:
 
     def __init__(self, translation: Translation, whole: Whole, source: Any = SOURCE) -> None:
         self.translation, self.rule, self.whole, self.source = translation, translation.rule, whole, source
+        self._excludes = self.rule.moving.__func__ is not Rule.moving.__func__  # type: ignore[attr-defined]
         self._is_plain = self.rule.form.__func__ is Rule.form.__func__  # type: ignore[attr-defined]
         self.plan: Any = None
         self.applied = self.skipped = 0
@@ -173,8 +176,8 @@ class Engine:
         h = self._numbers(group)
         if self._choices(h, group) != self._chosen[k]:
             return False
-        if self.rule.check_groups.__func__ is not Rule.check_groups.__func__:  # type: ignore[attr-defined]
-            self._check_together([self._numbers(each) for each in self._groups])
+        if self._excludes and self._moving([self._numbers(each) for each in self._groups]) != self._moved:
+            return False
         stages = _stages(h)
         numbers = self.rule.coefficients(h)
         for program, cohort in enumerate(self.plan.cohorts):
@@ -210,8 +213,9 @@ class Engine:
         whole = {"clip_value": self.whole.clip_value, "average": self.whole.average}
         return Numbers(translated(self.translation, group, whole))
 
-    def _check_together(self, numbers: list[Numbers]) -> None:
-        self.rule.check_groups([vars(h) for h in numbers])
+    def _moving(self, numbers: list[Numbers]) -> set[int]:
+        """The groups that take part in a step; raises where they exclude each other."""
+        return set(self.rule.moving(dict(enumerate(numbers))))
 
     def _choices(self, h: Any, group: Mapping[str, Any]) -> tuple[Any, ...]:
         """What decides over programs, apart from the numbers in them."""
@@ -223,7 +227,7 @@ class Engine:
 
     def _bind(self, groups: list[dict[str, Any]], states: dict[Any, Any]) -> None:
         numbers = [self._numbers(group) for group in groups]
-        self._check_together(numbers)
+        self._moved = self._moving(numbers)
         names = door.names(groups)
         params = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
         if any(door.delegated(p, self.whole.fallback) for _, p in params):

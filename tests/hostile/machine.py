@@ -175,7 +175,7 @@ class Pair(RuleBasedStateMachine):
         if isinstance(ours, Exception):
             refused = (
                 "whole parameter",
-                "groups of P",
+                " of P",
                 "-norm of ",
                 "accumulated" if pending else "nothing is accumulated",
             )

@@ -90,7 +90,8 @@ class Machine(SavedAndLoaded, Around):
         prodigy = isinstance(self.ours, fastopt.Prodigy) and "rule" not in own_rule
         more = own_rule if prodigy or own_rule.get("rule") == "prodigy" else {"lr": lr, **own_rule}
         outcome, _ = self.both(lambda opt: opt.add_group({"params": copies(params), **own([more])[0]}))
-        assert isinstance(outcome, RuntimeError) if pending else outcome is None or "groups of P" in str(outcome)
+        refused = outcome is not None and any(words in str(outcome) for words in (" of P", "lr of Rprop"))
+        assert isinstance(outcome, RuntimeError) if pending else outcome is None or refused, outcome
         if outcome is None:
             self.rules_of_groups.append(own_rule)
 

@@ -11,7 +11,7 @@ import pytest
 import fastopt
 from fastopt.core import _core
 from tests.cases import ordinary
-from tests.lockstep import assert_same_bits, copies
+from tests.lockstep import assert_same_bits, copies, loss_of, snapshot
 
 
 def arrays(seed: int = 0) -> dict[str, Any]:
@@ -190,9 +190,103 @@ def test_a_group_of_another_rule_knows_no_option_of_the_class_by_the_same_name()
     assert p.tobytes() == q.tobytes()
 
 
-def test_groups_of_prodigy_share_their_lr() -> None:
-    with pytest.raises(ValueError, match="groups of Prodigy have one lr"):
-        fastopt.Prodigy([{"params": np.ones(2)}, {"params": np.ones(2), "lr": 0.5}])
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("rule", ["prodigy", "polyaksgd"])
+def test_sums_over_all_tensors_see_no_gradient_that_is_not_finite(rule: str, bad: float, backend: str) -> None:
+    """With on_nonfinite=None too: it would go from one tensor to all others. Rules without such sums let it be."""
+    mine, good = arrays(), arrays(1)
+    opt = fastopt.AdamW([{"params": {"W": mine["W"]}}, {"params": {"b": mine["b"]}, "rule": rule}], backend=backend)
+    assert opt.on_nonfinite is None
+    norm = fastopt.global_norm(good)
+    assert opt.step([{"W": good["W"]}, {"b": good["b"]}], **loss_of(opt)).grad_norm == norm
+    assert opt.bytes_per_step == sum(step * a.nbytes for step, a in ((8, mine["W"]), (SIZES[rule], mine["b"])))
+    for name in mine:
+        g = arrays(2)
+        g[name].flat[3] = bad
+        before = snapshot(opt)
+        with pytest.raises(fastopt.NonFiniteError, match=f"the gradient of {name!r} is {bad}"):
+            opt.step([{"W": g["W"]}, {"b": g["b"]}], **loss_of(opt))
+        assert (snapshot(opt), opt._engine.skipped) == (before, 0)
+        opt.accumulate([{"W": g["W"]}, {"b": g["b"]}], **loss_of(opt))
+        with pytest.raises(fastopt.NonFiniteError, match=f"the gradient of {name!r} is {bad}"):
+            opt.step()
+        opt.discard_accumulated()
+    assert opt.step([{"W": good["W"]}, {"b": good["b"]}], **loss_of(opt)).step == 2
+    frozen = fastopt.SGD([{"params": mine}, {"params": np.ones(1), "rule": rule, "frozen": True}], 0.1, backend=backend)
+    assert frozen.step([{**good, "b": np.full(7, bad)}, None]).grad_norm is None
+
+
+SIZES = {"prodigy": 12, "polyaksgd": 4}
+"""What a step moves of each parameter, in its own size: each array read and written, gradients twice."""
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_groups_of_prodigy_differ_in_lr_by_0_only(backend: str) -> None:
+    ones = [np.ones(2), np.ones(3), np.ones(2)]
+    params = copies(ones)
+    with pytest.raises(ValueError, match=r"groups 0 and 1 of Prodigy have lr 1\.0 and 0\.5"):
+        fastopt.Prodigy([{"params": ones[0]}, {"params": ones[1], "lr": 0.5}])
+    fastopt.Prodigy([{"params": ones[0]}, {"params": ones[1], "lr": 0.5, "frozen": True}])
+    opt = fastopt.Prodigy([{"params": p} for p in params], backend=backend)
+    assert opt.step(ones)
+    with pytest.raises(ValueError, match=r"groups 0 and 3 of Prodigy have lr 1\.0 and 0\.25"):
+        opt.add_group({"params": np.ones(1), "lr": 0.25})
+    before = snapshot(opt)
+    opt.groups[1]["lr"] = 0.5
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"groups 0 and 1 of Prodigy have lr 1\.0 and 0\.5: they share d"):
+            opt.step(ones)
+    opt.groups[0]["lr"] = 0.5
+    opt.groups[1]["lr"] = 0.0
+    with pytest.raises(ValueError, match=r"groups 0 and 2 of Prodigy have lr 0\.5 and 1\.0"):
+        opt.step(ones)
+    opt.lr = 1.0
+    assert snapshot(opt) == before
+    assert opt.step(ones)
+    # Other schedules that give the same, and then no more.
+    opt.groups[1]["lr"] = lambda t: 1.0 if t < 4 else 0.5
+    opt.groups[2]["lr"] = lambda t: 0.0 if t == 2 else 1.0
+    assert [opt.step(ones).step for _ in range(2)] == [3, 4]
+    assert [opt.state[name]["t"] for name in opt.names] == [4, 4, 3]
+    before = snapshot(opt)
+    with pytest.raises(ValueError, match=r"groups 0 and 1 of Prodigy have lr 1\.0 and 0\.5"):
+        opt.step(ones)
+    assert snapshot(opt) == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_group_of_prodigy_with_lr_0_stands_still(threads: int, isa: str) -> None:
+    """As if its gradients were None: d is that of the others, and it goes on from where it stood."""
+    rng = np.random.default_rng(5)
+    start = [ordinary(rng, shape, np.float32) for shape in ((3000,), (40, 30), (7,))]
+    given: list[Any] = [{"weight_decay": 0.1}, {"lr": lambda t: 0.0 if t in (0, 2, 3) else 1.0}, {"rule": "lion"}]
+    more = {"d0": 0.01, "average": 0.9, "clip_norm": 5.0}
+
+    def made(**more: Any) -> fastopt.Prodigy:
+        groups = [{"params": p.copy(), **own} for p, own in zip(start, given, strict=True)]
+        return fastopt.Prodigy(groups, **more)
+
+    ours, theirs, missing = made(threads=threads, **more), made(backend="numpy", **more), made(**more)
+    ours._engine.plan.split(1, 1024)
+    missing.groups[1]["lr"] = 1.0
+    for t in range(6):
+        g = [ordinary(rng, p.shape, np.float32) for p in start]
+        report = ours.step(g)
+        assert report == theirs.step(g)
+        assert report == missing.step([g[0], None if t in (0, 2, 3) else g[1], g[2]])
+        assert_same_bits(ours, theirs)
+        assert_same_bits(ours, missing)
+        assert ours.scalars == theirs.scalars == missing.scalars
+    assert [ours.state[name]["t"] for name in ours.names] == [6, 3, 6]
+    ours.groups[1]["lr"] = 0.0
+    with pytest.raises(ValueError, match="has shape"):
+        ours.step([g[0], g[1][1:], g[2]])
+    assert not ours.step([None, g[1], None])
+    # All at 0, as at the end of a schedule, is a step as any.
+    ours.lr = 0.0
+    assert ours.step([g[0], g[1], None]).step == 7
+    assert [ours.state[name]["t"] for name in ours.names] == [7, 4, 6]
 
 
 def test_prodigy_takes_back_a_first_step_of_zeros() -> None:

@@ -322,8 +322,8 @@ def test_global_norm(dtype: Any) -> None:
 
 POLYAKS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "sps": {"f_min": 5.0},
-    "sps+": {"f_min": 5.0, "variant": "sps+"},
+    "sps": {"f_min": 1000.0},
+    "sps+": {"f_min": 1000.0, "variant": "sps+"},
     "all": {"lr": 0.02, "scaling": lambda t: 1 / (2 + t), "f_min": -2.0, "eps": 0.5},
 }
 
@@ -352,4 +352,4 @@ def test_polyak_sgd(name: str, backend: str) -> None:
         theirs = optax.apply_updates(theirs, updates)
         for key, p in params.items():
             np.testing.assert_allclose(p, theirs[key], rtol=1e-9, atol=1e-9)
-    assert largest_difference([params], [start]) > 0.01
+    assert (largest_difference([params], [start]) > 0.01) == (name != "sps+")

@@ -184,6 +184,28 @@ def test_prodigy_is_its_authors(name: str) -> None:
     assert_near(mine, {key: p.detach().numpy() for key, p in params.items()})
 
 
+def test_a_group_of_prodigy_with_lr_0_is_its_authors() -> None:
+    """It is in no sum, and stays where it is."""
+    torch = pytest.importorskip("torch")
+    prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed")
+    still = next(iter(start()))
+    params = {name: torch.nn.Parameter(torch.from_numpy(p)) for name, p in start().items()}
+    moving = [p for name, p in params.items() if name != still]
+    theirs = prodigyopt.Prodigy([{"params": moving}, {"params": [params[still]], "lr": 0.0}])
+    mine = start()
+    opt = fastopt.Prodigy(
+        [{"params": [p for name, p in mine.items() if name != still]}, {"params": mine[still], "lr": 0.0}]
+    )
+    for g in gradients(agreeing=True):
+        for key, p in params.items():
+            p.grad = torch.from_numpy(g[key])
+        theirs.step()
+        opt.step([[x for name, x in g.items() if name != still], g[still]])
+    assert opt.scalars["d"] == pytest.approx(theirs.param_groups[0]["d"], rel=1e-9)
+    assert (mine[still] == start()[still]).all()
+    assert_near(mine, {key: p.detach().numpy() for key, p in params.items()})
+
+
 def test_prodigy_is_optax_s() -> None:
     grads = gradients(agreeing=True)
     theirs = by_optax(lambda optax: optax.contrib.prodigy(slower, weight_decay=0.01), grads)
