@@ -308,7 +308,10 @@ class Engine:
             kept["average"] = average
         by_rows = any(slot.extent != LIKE_P for slot in form.slots)
         lines = (home.shape[-2], home.shape[-1]) if by_rows else None
-        return Bound(p, home, k, of_p, tuple(kept.items()), slots, average, count, numbers, lines, not p.is_inference())
+        versioned, still = not p.is_inference(), k not in self._moved
+        return Bound(
+            p, home, k, of_p, tuple(kept.items()), slots, average, count, numbers, lines, versioned, still
+        )  # fmt: skip
 
     def _compile(self, groups: list[dict[str, Any]], numbers: list[Any], forms: list[Form], first: set[int]) -> None:
         """Programs: one for the tensors of a group that have one form, one count and the same scalars."""
