@@ -21,7 +21,7 @@
  * docs/decisions/prefetch.md.
  * FO_PER_THREAD is measured too: see docs/decisions/pool.md. */
 enum { FO_CHUNK = 1024, FO_LANES = 16, FO_WALK = 2048, FO_AHEAD = 2048, FO_SUM_AHEAD = 4096, FO_PER_THREAD = 16384 };
-enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 14, FO_MAX_CALLS = 10, FO_MAX_SUM_BUFFERS = 3, FO_MAX_OUTS = 8 };
+enum { FO_MAX_BUFFERS = 8, FO_MAX_COEFS = 14, FO_MAX_CALLS = 14, FO_MAX_SUM_BUFFERS = 3, FO_MAX_OUTS = 8 };
 
 #define FO_KERNEL_ID(name) fo_k_##name,
 #define FO_REDUCTION_ID(name) fo_r_##name,

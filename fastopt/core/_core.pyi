@@ -160,6 +160,7 @@ class Engine:
     stale: Any
     clipping: bool
     takes_loss: bool
+    beginning: bool
     loss: float | None
     cohorts: list[Cohort]
     t: int

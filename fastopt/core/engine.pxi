@@ -30,13 +30,14 @@ cdef class Engine:
     `stale` says that programs are to be made anew, `followed` is what follows a schedule, (numbers of groups, name,
     option, schedule, check or None for a pair), and `affected` what depends on that, (cohort, function of h, whether it gave numbers, stage).
     `lookahead` is after how many steps of a tensor it goes back, and how much of the way is kept; or None.
+    `beginning` says that programs hold only for the first step of some tensors.
     `together` are rules with several groups that may exclude each other or stand still, (rule, numbers of its groups).
     `takes_loss` says that a group's rule needs the loss of the step, and `loss` is that of the last, None where none does.
     """
     cdef public Plan plan
     cdef public list cohorts, followed, affected, together
     cdef public object stale
-    cdef public bint clipping, takes_loss
+    cdef public bint clipping, takes_loss, beginning
     cdef public object loss
     cdef public int64_t t, skipped
     cdef public bint carrying
@@ -58,16 +59,14 @@ cdef class Engine:
             if loss is not None or self.takes_loss:
                 self.loss = self.admit_loss(loss)
             stepped = self._ready(missing)
-            if stepped and self.takes_loss and not isfinite(<double>self.loss):
+            if stepped:
                 plan._place()
-                norm = plan.measure("sum_squares")[0] * unscale
-                self.refuse()
-                self.skipped += 1
-            elif stepped:
-                plan._place()
-                applied = plan._go() if compiled else plan.run()
-                if not compiled or plan.plan.measure:
-                    norm = plan.norm
+                if self.takes_loss and not isfinite(<double>self.loss):
+                    norm = plan.measure("sum_squares")[0] * unscale
+                else:
+                    applied = plan._go() if compiled else plan.run()
+                    if not compiled or plan.plan.measure:
+                        norm = plan.norm
                 if not applied:
                     self.refuse()
                     self.skipped += 1
@@ -91,7 +90,7 @@ cdef class Engine:
         cdef int64_t t
         if not cohorts:
             return cohorts
-        if self.stale:
+        if self.stale or self.beginning:
             self.prepare()
             plan = self.plan
         elif self.followed:

@@ -77,16 +77,28 @@ cdef _fill_call(fo_call* call, _Names names, int kernel, str prefix, buffers, co
         names._number(call, i, prefix, coefs[i], values)
 
 
+cdef _fill_start(fo_call* call, int slot):
+    """The state in a slot becomes the gradient."""
+    call.kernel, call.buffers, call.coefs, call.registers = _kernels["scale"][0], 2, 1, 0
+    call.slot[0], call.slot[1], call.coef[0] = slot, FO_SLOT_G, 1
+
+
 cdef _fill_walk(fo_pass* p, _Names names, walk):
     cdef int i
     p.kind = FO_FACTORED_PASS if walk.factored else FO_WALK_PASS
     p.calls = p.edits = p.fuses = p.sums = 0
     p.copies, p.wide = walk.copies, walk.wide
+    if len(walk.calls) + len(walk.begins) > FO_MAX_CALLS:
+        raise ValueError(f"a walk has at most {FO_MAX_CALLS} calls, with stages and buffers that begin as the gradient")
     for prefix, name, values in walk.calls:
         if name == "factors":
             buffers, coefs = FACTORS
             _fill_call(&p.call[p.calls], names, -1, "", buffers, coefs, values)
         else:
+            if not prefix:
+                for slot in walk.begins:
+                    _fill_start(&p.call[p.calls], names.slots[slot])
+                    p.calls += 1
             kernel, _, buffers, coefs = _kernels[name]
             _fill_call(&p.call[p.calls], names, kernel, prefix, buffers, coefs, values)
             if buffers[0] == "g":
@@ -103,6 +115,8 @@ cdef _fill_walk(fo_pass* p, _Names names, walk):
         for i in range(p.sum[p.sums].buffers):
             p.sum[p.sums].slot[i] = names.slots[total.buffers[i]]
         p.sums += 1
+    # A loop that scales the gradient itself leaves nothing to start from.
+    p.fuses = p.fuses and not walk.begins
     p.reads = walk.factored or _reads_gradient(p)
 
 

@@ -409,6 +409,7 @@ class Engine(_core.Engine):
         """Programs, with the stages that are on, and what of their numbers follows schedules."""
         scheduled = {name for _, name, *_ in self.followed}
         wide = self.options["average"] is not None and self.fixed["average_dtype"] == "float64"
+        self.beginning = False
         programs, self.affected, self.clipping = [], [], bool(scheduled & {"clip_norm", "group_clip_norm"})
         for cohort in self.cohorts:
             group, h = self.groups[cohort.group], cohort.h
@@ -424,7 +425,9 @@ class Engine(_core.Engine):
             numbers = group._rule.coefficients(noted)
             if noted.read & scheduled:
                 self.affected.append((cohort, group._rule.coefficients, True, ""))
-            programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers, wide))
+            first = cohort.skipped == self.t
+            self.beginning = self.beginning or (first and bool(cohort.form.begins))
+            programs.append(compiled(cohort.form, cohort.rule_index, cohort.group, stages, numbers, wide, first))
         signs = [-1.0 if h.maximize else 1.0 for h in self.current]
         self.plan.set_programs(programs, self._first_registers(), signs)
         self._live = self.plan
@@ -531,7 +534,7 @@ def _state(forms: list[Form | None], params: list[Array]) -> list[tuple[Array, .
         assert form is not None
         start = form.slots[k].start
         a = memory.copy(p) if start == "p" else memory.zeros_like(p)
-        if start not in ("p", 0.0):
+        if start not in ("p", "g", 0.0):
             a.fill(start)
         made[k, i] = a
     found = []

@@ -201,6 +201,8 @@ class Walker:
             if name == "factors":
                 self._factor(at["g"])
                 continue
+            for slot in () if prefix else step.begins:
+                reference.scale(at[slot], at["g"], 1.0)
             _, buffers, coefs = _core.KERNELS[name]
             values = [self.numbers[f"{prefix}.{c}"] if prefix else self.number(c) for c in coefs]
             given = [at[b] for b in buffers]

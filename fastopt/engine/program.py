@@ -12,7 +12,8 @@ LIKE_P, ROWS, COLUMNS = range(3)
 
 
 class Slot(NamedTuple):
-    """A buffer of a rule's state. `start` is what it starts at: a number, or "p" for a copy of the parameter."""
+    """A buffer of a rule's state. `start` is what it starts at: a number, "p" for a copy of the parameter, or "g" for
+    the gradient of the tensor's own first step, as the stages leave it; until then it is 0."""
 
     name: str
     extent: int = LIKE_P
@@ -61,6 +62,11 @@ class Form(NamedTuple):
     """Whether walks before the last see p after its decay."""
 
     @property
+    def begins(self) -> tuple[str, ...]:
+        """The slots that start as the first gradient."""
+        return tuple(slot.name for slot in self.slots if slot.start == "g")
+
+    @property
     def kernel(self) -> str:
         """The one that writes p."""
         kernel = self.passes[-1].kernel  # type: ignore[union-attr]
@@ -91,6 +97,8 @@ class CompiledWalk(NamedTuple):
     factored: bool = False
     wide: bool = False
     """Whether the average, which comes last, is in float64 whatever p is."""
+    begins: tuple[str, ...] = ()
+    """Slots that become the gradient before the rule's kernel."""
 
 
 class CompiledScalar(NamedTuple):
@@ -117,9 +125,12 @@ def compiled(
     stages: dict[str, dict[str, float]],
     numbers: dict[str, float],
     wide: bool = False,
+    first: bool = False,
 ) -> Program:
-    """A form with the stages that are on; `wide` says that averages are in float64."""
+    """A form with the stages that are on, for the first step of its tensors or those after it; `wide` says that
+    averages are in float64."""
     numbers = {**numbers, **dict(form.numbers)}
+    begins = form.begins if first else ()
     passes: list[CompiledWalk | CompiledScalar] = []
     for i, step in enumerate(form.passes):
         if isinstance(step, Scalar):
@@ -127,8 +138,10 @@ def compiled(
         else:
             last = i == len(form.passes) - 1
             before = stages if last or form.decays_first else {k: x for k, x in stages.items() if k != "decay"}
-            made = _walk(step, before, numbers, last)
-            passes.append(made._replace(wide=wide and last))
+            walk = _walk(step, before, numbers, last)
+            now = tuple(name for name in begins if step.kernel and name in _core.KERNELS[step.kernel][1])
+            begins = tuple(name for name in begins if name not in now)
+            passes.append(walk._replace(wide=wide and last, begins=now))
     names = tuple(slot.name for slot in form.slots)
     extents = tuple(slot.extent for slot in form.slots)
     of_all = (*(name for name, _ in form.all), *form.among)

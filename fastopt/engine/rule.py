@@ -72,7 +72,7 @@ class Rule:
 
     @staticmethod
     def starts(h: Any) -> Mapping[str, float | str]:
-        """What state slots start at that do not start at 0."""
+        """What state slots start at that do not start at 0: a number, "p" or "g", as `Slot` has it."""
         return {}
 
     @staticmethod

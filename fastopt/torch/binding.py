@@ -150,6 +150,8 @@ class Engine:
             self.skipped += 1
         elif outcome == APPLIED:
             self.applied += 1
+            if self._beginning:
+                self.plan = None
             if self.translation.shared:
                 self._share(groups)
         return outcome == APPLIED
@@ -337,7 +339,12 @@ class Engine:
                 fresh.append(new or item.steps is not None)
             cohorts[found[key]].members.append(i)
             plan.assign(i, found[key])
-        programs = [compiled(c.form, 0, c.group, _stages(c.h), self.rule.coefficients(c.h)) for c in cohorts]
+        firsts = [plan.items[c.members[0]].steps is None or not plan.items[c.members[0]].steps.item() for c in cohorts]
+        self._beginning = any(first and c.form.begins for first, c in zip(firsts, cohorts, strict=True))
+        programs = [
+            compiled(c.form, 0, c.group, _stages(c.h), self.rule.coefficients(c.h), first=first)
+            for c, first in zip(cohorts, firsts, strict=True)
+        ]
         plan.set_programs(programs, [self._registers(groups, forms)], [-1.0 if h.maximize else 1.0 for h in numbers])
         plan.set_cohorts(cohorts, fresh)
         whole = self.whole

@@ -53,7 +53,7 @@ def started(slot: Slot, home: torch.Tensor, memory: Memory) -> torch.Tensor:
     made = zeros_like(home, memory)
     if slot.start == "p":
         made.copy_(home.detach())
-    elif slot.start:
+    elif slot.start and slot.start != "g":
         made.fill_(float(slot.start))
     return made
 
