@@ -79,9 +79,9 @@ class Memory:
         self.dtype, self.end, self.lengths = dtype, end, lengths
         self._places: dict[tuple[str, int], Place] = {}
 
-    def place(self, role: str, i: int) -> Place:
+    def place(self, role: str, i: int, dtype: Any = None) -> Place:
         if (role, i) not in self._places:
-            self._places[role, i] = Place(self.lengths[i] * np.dtype(self.dtype).itemsize, self.end)
+            self._places[role, i] = Place(self.lengths[i] * np.dtype(dtype or self.dtype).itemsize, self.end)
         return self._places[role, i]
 
     def arrays(self, role: str, contents: list[Array]) -> list[Array]:
@@ -104,7 +104,10 @@ class Memory:
             tuple(self.place(f"state {k}", i).array(a) for k, a in enumerate(buffers))
             for i, buffers in enumerate(plan.states)
         ]
-        averages = [None if a is None else self.place("average", i).array(a) for i, a in enumerate(plan.averages)]
+        averages = [
+            None if a is None else self.place(f"average in {a.dtype}", i, a.dtype).array(a)
+            for i, a in enumerate(plan.averages)
+        ]
         opt._engine.plan = type(plan)(
             plan.template,
             plan.names,
