@@ -15,7 +15,7 @@ import fastopt
 from fastopt import schedules
 from fastopt.base.tree import Array
 from tests.cases import DTYPES, halving, ordinary
-from tests.lockstep import assert_same_bits, same_report
+from tests.lockstep import assert_same_bits, loss_of, same_report
 
 CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 backends = pytest.mark.parametrize("backend", ["c", "numpy"])
@@ -38,8 +38,8 @@ def test_it_is_the_rule_with_a_step_back(cls: Any, k: int, alpha: float, backend
     lookahead = fastopt.Lookahead(opt, k, alpha)
     slow = [a.copy() for a in start]
     for t, g in enumerate(gradients(11, (4, 3), 70), 1):
-        opt.step(g)
-        by_hand.step(g)
+        opt.step(g, **loss_of(opt))
+        by_hand.step(g, **loss_of(by_hand))
         if t % k == 0:
             for a, s in zip(q, slow, strict=True):
                 s += alpha * (a - s)

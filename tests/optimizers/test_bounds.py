@@ -15,7 +15,7 @@ import pytest
 import fastopt
 from fastopt.base.tree import Array
 from tests.cases import DTYPES, ordinary
-from tests.lockstep import assert_same_bits
+from tests.lockstep import assert_same_bits, loss_of
 
 CLASSES = [getattr(fastopt, name) for name in fastopt.optimizers.__all__]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -58,7 +58,10 @@ def test_every_rule_stays_inside(cls: Any, backend: str, threads: int, dtype: An
     if backend == "c":
         opt._engine.plan.split(1, 1024)
     for k in range(6):
-        opt.step([None if i == k else np.asarray(100 * ordinary(rng, p.shape, dtype)) for i, p in enumerate(params)])
+        opt.step(
+            [None if i == k else np.asarray(100 * ordinary(rng, p.shape, dtype)) for i, p in enumerate(params)],
+            **loss_of(opt),
+        )
         for p in params:
             assert p.min() >= dtype(-0.01)
             assert Fraction(float(p.max())) <= Fraction(0.02)
