@@ -1,8 +1,8 @@
 """What is mutated: each file with its functions, the arguments of theirs that may be exchanged, and its judges.
 
-A kernel's mutant is first judged by the self-test, by the names under which it fails; its tests are asked where the
-self-test passes. Twins are judged by their tests alone, which compare with something else than the kernels. Other
-modules are judged by their tests, as they are.
+A kernel's mutant is first judged by the self-test, by the names under which it fails; then the program of tests/core/c
+is asked, and its tests where both pass. Twins are judged by their tests alone, which compare with something else than
+the kernels. Other modules are judged by their tests, as they are.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ LOSS_TESTS = [
 ]
 RUN = "passes.c", "walk.c", "factor.h", "trial.c", "caches.c", "reduce.c", "step.c"
 RUN_TESTS = [
-    *STEP_TESTS,
-    "tests/core/test_threads.py",
-    "tests/core/test_door.py",
     "tests/optimizers/test_groups.py",
+    *(f"tests/core/test_{name}.py" for name in ("door", "bits")),
+    "tests/training/test_clipping.py",
 ]
 STEPS = ((".*", "steps"),)
 VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
