@@ -97,14 +97,18 @@ TWINS = [
     ),
 ]
 GROUPS = [
-    *(f"tests/optimizers/test_{name}.py" for name in ("groups", "step", "foreign_names", "formulas")),
+    *(f"tests/optimizers/test_{name}.py" for name in ("groups", "step", "stages", "foreign_names", "formulas")),
     *(f"tests/saving/test_{name}.py" for name in ("state_dict", "pickling")),
+    "tests/core/test_door.py",
 ]
 BOUNDS = ["tests/minimization/test_bounds.py"]
 MODULES = [
-    Source("fastopt/engine/passes.py", [f"tests/around/test_{name}.py" for name in ("averaging", "sam", "nesterov")]),
+    Source(
+        "fastopt/engine/passes.py",
+        [*(f"tests/around/test_{name}.py" for name in ("averaging", "sam", "nesterov")), "tests/core/test_threads.py"],
+    ),
     *(Source(f"fastopt/engine/{name}.py", GROUPS) for name in ("program", "groups", "rule")),
-    Source("fastopt/engine/hyperparameters.py", [*GROUPS, "tests/core/test_door.py", "tests/base/test_scalars.py"]),
+    Source("fastopt/engine/hyperparameters.py", [*GROUPS, "tests/base/test_scalars.py"]),
     Source("fastopt/around/skips.py", [f"tests/around/test_{name}.py" for name in ("skips", "loss_scaler")]),
     *(
         Source(f"fastopt/schedules/{name}.py", [f"tests/schedules/test_{name}.py" for name in tests])
