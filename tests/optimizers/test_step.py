@@ -79,6 +79,18 @@ def test_groups_have_their_own_hyperparameters() -> None:
         opt.groups[0]["nonsense"]
 
 
+def test_a_group_is_a_mapping_of_fixed_keys() -> None:
+    opt = fastopt.SGD(ones(1), lr=0.5)
+    group = opt.groups[0]
+    assert len(group) == len([*group]) == len(dict(group))
+    assert [*group][:2] == ["params", "lr"]
+    for key in ("lr", "params"):
+        with pytest.raises(TypeError, match=f"'{key}' cannot be removed"):
+            del group[key]
+    with pytest.raises(TypeError, match="no 'nonsense'"):
+        group["nonsense"] = 1
+
+
 def test_what_is_done_to_the_containers_of_a_group_changes_no_optimizer() -> None:
     a, b = ones(1), {"x": ones(1), "y": ones(1)}
     opt = fastopt.SGD([{"params": [a]}, {"params": b}], lr=0.5)
