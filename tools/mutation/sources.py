@@ -34,7 +34,9 @@ class Source(NamedTuple):
 
 FAMILIES = "sgd", "adagrad", "rmsprop", "adam", "adadelta", "rprop", "asgd", "lion", "lamb", "adafactor", "prodigy"
 ATTACK = "tests/base/test_memory.py::test_between_guard_pages[tests.hostile.{}-baseline]"
+DIGEST = "tests/core/test_threads.py::test_one_digest_for_threads_and_chunks[100-3]"
 STEP_TESTS = [
+    DIGEST,
     "tests/core/test_bits.py",
     "tests/training/test_clipping.py",
     *(ATTACK.format(f"guarded-{name}") for name in ("kernels", "steps", "layouts")),
@@ -45,6 +47,7 @@ LOSS_TESTS = [
 ]
 RUN = "passes.c", "walk.c", "factor.h", "trial.c", "caches.c", "reduce.c", "step.c"
 RUN_TESTS = [
+    DIGEST,
     "tests/optimizers/test_groups.py",
     *(f"tests/core/test_{name}.py" for name in ("door", "bits")),
     "tests/training/test_clipping.py",
