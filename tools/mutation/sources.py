@@ -49,8 +49,9 @@ RUN = "passes.c", "walk.c", "factor.h", "trial.c", "caches.c", "reduce.c", "step
 RUN_TESTS = [
     DIGEST,
     "tests/optimizers/test_groups.py",
-    *(f"tests/core/test_{name}.py" for name in ("door", "bits")),
     "tests/training/test_clipping.py",
+    "tests/around/test_sam.py",
+    *(f"tests/core/test_{name}.py" for name in ("door", "bits")),
 ]
 STEPS = ((".*", "steps"),)
 VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
