@@ -197,6 +197,7 @@ PROVED = [
         "fo_remember",
         *border("const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && 1 / sy <~ DBL_MAX;")[::-1],
     ),
+    (BORDER, "csrc/run/caches.c", "size_of", *border("return size >~ 0 ? size : 0;")),
     (NO_RULE, "fastopt/engine/program.py", "passed", "return Program(0" + PASSED, "return Program(1" + PASSED),
     (
         NO_SKIPS,
