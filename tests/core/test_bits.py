@@ -213,6 +213,19 @@ def test_one_digest_with_memory_asked_for_ahead(reference_digest: str, isa: str)
         _core.prefetch(-1)
 
 
+@pytest.mark.parametrize("kind", ["sum_squares", "sum_abs", "max_abs"])
+def test_norms_with_memory_asked_for_ahead(kind: Any, isa: str) -> None:
+    rng = np.random.default_rng(8)
+    _core.prefetch(1)
+    try:
+        for scale in (1.0, 1e200):
+            x = ordinary(rng, 2 * _core.CHUNK + 17, np.float64) * scale
+            with np.errstate(over="ignore"):
+                assert _core.norm([x], kind) == reference.norm([x], getattr(reference, kind))
+    finally:
+        _core.prefetch(-1)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_norms_of_more_than_a_superblock(threads: int) -> None:
     """The second level of their sums, alone and by threads."""

@@ -116,6 +116,20 @@ print(small, _core.threads_started())
     assert python(code).stdout.split() == ["0", "3"]
 
 
+def test_passes_outside_the_step_keep_to_an_optimizer_s_threads() -> None:
+    code = """
+import numpy as np, fastopt
+from fastopt.core import _core
+fastopt.set_num_threads(4)
+for threads in (1, 3):
+    opt = fastopt.SGD([np.ones(500_000)], lr=0.1, threads=threads)
+    for _ in range(2):
+        opt.accumulate([np.ones(500_000)])
+    print(_core.threads_started())
+"""
+    assert python(code).stdout.split() == ["0", "2"]
+
+
 def test_idle_workers_use_no_cpu() -> None:
     p, g = big(2_000_000)
     opt = fastopt.Adam([p], threads=4)

@@ -80,6 +80,8 @@ def test_a_name_is_read_of_the_groups_that_have_it() -> None:
     ("group", "error", "words"),
     [
         ({"rule": "lyon"}, ValueError, "'lyon': expected an optimizer class or one of"),
+        ({"rule": int}, ValueError, "int'>: expected an optimizer class"),
+        ({"rule": fastopt.Optimizer}, ValueError, "Optimizer'>: expected an optimizer class"),
         ({"rule": "sgd"}, TypeError, "SGD needs lr"),
         ({"rule": "lion", "eps": 1e-8}, TypeError, "Lion has no 'eps'"),
         ({"rule": "lion", "threads": 1}, TypeError, "Lion has no 'threads'"),

@@ -79,6 +79,39 @@ def test_groups_have_their_own_hyperparameters() -> None:
         opt.groups[0]["nonsense"]
 
 
+def test_a_group_is_a_mapping_of_fixed_keys() -> None:
+    opt = fastopt.SGD(ones(1), lr=0.5)
+    group = opt.groups[0]
+    assert len(group) == len([*group]) == len(dict(group))
+    assert [*group][:2] == ["params", "lr"]
+    for key in ("lr", "params"):
+        with pytest.raises(TypeError, match=f"'{key}' cannot be removed"):
+            del group[key]
+    with pytest.raises(TypeError, match="no 'nonsense'"):
+        group["nonsense"] = 1
+
+
+def test_a_pair_of_each_group_is_not_one_value_for_all() -> None:
+    opt = fastopt.Adam([{"params": ones(1)}, {"params": ones(2), "betas": (0.8, 0.9)}])
+    assert opt.betas == ((0.9, 0.999), (0.8, 0.9))
+    with pytest.raises(TypeError, match="one value sets all groups"):
+        opt.betas = opt.betas
+    opt.betas = (0.7, 0.9)
+    assert [group["betas"] for group in opt.groups] == [(0.7, 0.9)] * 2
+    assert "betas=(0.7, 0.9)" in repr(opt.groups[0])
+
+
+def test_options_that_are_no_numbers_are_set_for_the_next_step() -> None:
+    p = ones(1)
+    opt = fastopt.SGD(p, lr=0.5, on_nonfinite="skip")
+    opt.maximize = True
+    opt.step(ones(1))
+    assert (p[0], opt.maximize, opt.groups[0]["maximize"]) == (1.5, True, True)
+    opt.on_nonfinite = "raise"
+    with pytest.raises(ValueError, match="nan"):
+        opt.step(np.array([math.nan]))
+
+
 def test_what_is_done_to_the_containers_of_a_group_changes_no_optimizer() -> None:
     a, b = ones(1), {"x": ones(1), "y": ones(1)}
     opt = fastopt.SGD([{"params": [a]}, {"params": b}], lr=0.5)

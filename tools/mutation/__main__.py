@@ -2,12 +2,14 @@
 
     python -m tools.mutation kernels     those in csrc: tests that compare kernels with their twins
     python -m tools.mutation twins       those in NumPy, in place of all kernels: tests that know formulas
-    python -m tools.mutation both --list
+    python -m tools.mutation modules     other Python: each in a process of its own, tests of what it does
+    python -m tools.mutation all --list
 
 The files and their tests are in sources.py. Builds kernel mutants in a copy of the tree in a temporary folder,
 for one instruction set. Prints the survivors, and exits with 1 where there are others than those proved equivalent in
 equivalent.py.
-With --results FILE it notes every verdict there and goes on where it stopped; --seconds N stops after so long.
+With --results FILE it notes every verdict there and goes on where it stopped; --seconds N stops after so long;
+--sample N takes N of each file, the same ones at every call, as --seed says.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import argparse
 import importlib
 import json
 import os
+import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,63 +41,102 @@ from fastopt.engine import numpy_plan as numpy_backend
 from fastopt.reference import losses as reference_losses
 from tools.mutation.equivalent import EQUIVALENT
 from tools.mutation.mutants import Mutant, mutated
-from tools.mutation.sources import KERNELS, ROOT, SOURCES, TWINS, group_of, mutants_of
+from tools.mutation.sources import KERNELS, MODULES, ROOT, SOURCES, TWINS, group_of, mutants_of
 
 SELFTEST = "import fastopt; print(*(failure.split(':')[0] for failure in fastopt.selftest().failures))"
 QUIETLY = ["-q", "-x", "-p", "no:cacheprovider"]
-TIMEOUT = 120
+SECONDS, PATIENCE = 120, 10
+"""Of the processor's for tests, and how much longer a busy machine may take for them."""
 
 
-class Kernels:
-    """A copy of the tree, with the extension module built for the portable instruction set alone."""
+class Tree:
+    """A copy of the tree, with commands in it."""
 
-    def __init__(self, folder: Path, files: set[str]) -> None:
-        self.tree = folder / "tree"
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
         for name in filter(None, listed.split("\0")):
             (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.tree / name)
-        kernels = self.tree / "csrc/kernels/kernels.c"
-        kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
-        self._run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
-        self.module = next(self.tree.glob("fastopt/core/_core*.so"))
-        self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
-        self.unit = "kernels"
-        assert self._build("kernels")
-        assert self._finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
-        for tests in {tuple(SOURCES[file].tests) for file in files}:
-            assert self._finishes("-m", "pytest", *QUIETLY, *tests), f"{tests} fail without a mutant"
+        self.sound: set[tuple[str, ...]] = set()
 
-    def _run(self, *command: str, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *command: str, seconds: int = SECONDS) -> subprocess.CompletedProcess[bytes]:
         """With all that it started ended, where it takes too long."""
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "FASTOPT_ISA": ""}
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         started = subprocess.Popen(command, cwd=self.tree, env=environment, start_new_session=True, **output)
+        resource.prlimit(started.pid, resource.RLIMIT_CPU, (seconds, seconds))
         try:
-            printed, _ = started.communicate(timeout=seconds)
+            printed, _ = started.communicate(timeout=PATIENCE * seconds)
         except subprocess.TimeoutExpired:
             os.killpg(started.pid, signal.SIGKILL)
             started.communicate()
             raise
         return subprocess.CompletedProcess(command, started.returncode, printed)
 
-    def _build(self, unit: str) -> bool:
-        """Only this and what had the last mutant; a lower optimization, for its time: the bits are the same."""
-        compiler = os.environ.get("CC", "cc")
-        flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
-        units, self.unit = {unit, self.unit}, unit
-        sources = {path.stem: str(path) for path in self.tree.glob("csrc/*/*.c")}
-        done = [self._run(compiler, *flags, "-Icsrc", "-c", sources[x], "-o", self.objects[x]) for x in units]
-        done.append(self._run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module)))
-        return not any(command.returncode for command in done)
-
-    def _finishes(self, *command: str, seconds: float = TIMEOUT) -> str | None:
+    def finishes(self, *command: str, seconds: int = SECONDS) -> str | None:
         """What a command prints; None where it fails or hangs."""
         try:
-            done = self._run(sys.executable, *command, seconds=seconds)
+            done = self.run(sys.executable, *command, seconds=seconds)
         except subprocess.TimeoutExpired:
             return None
         return done.stdout.decode() if done.returncode == 0 else None
+
+    def pass_with(self, mutant: Mutant, text: str, build: Callable[[], object] = lambda: None) -> bool:
+        """Whether the tests pass, which without it, with the text of before, must."""
+        tests = tuple(SOURCES[mutant.file].tests)
+        passed = bool(self.finishes("-m", "pytest", *QUIETLY, *tests))
+        (self.tree / mutant.file).write_text(text)
+        if not passed and tests not in self.sound:
+            build()
+            assert self.finishes("-m", "pytest", *QUIETLY, *tests), f"{tests} fail without a mutant"
+        self.sound.add(tests)
+        return passed
+
+
+class Kernels(Tree):
+    """With the extension module built for the portable instruction set alone."""
+
+    def __init__(self, folder: Path, _: set[str]) -> None:
+        super().__init__(folder)
+        kernels = self.tree / "csrc/kernels/kernels.c"
+        kernels.write_text(kernels.read_text().replace("defined(__x86_64__)", "0"))
+        setup = self.tree / "setup.py"
+        setup.write_text(setup.read_text().replace("-O3", "-O1"))
+        self.run(sys.executable, "setup.py", "-q", "build_ext", "--inplace").check_returncode()
+        self.module = next(self.tree.glob("fastopt/core/_core*.so"))
+        self.objects = {path.stem: str(path) for path in self.tree.glob("build/**/*.o")}
+        self.units = {"kernels"}
+        assert self.finishes("-c", SELFTEST) == "\n", "the self-test fails without a mutant"
+        self.program = self.run_program()
+        assert self.program, "the program of tests/core/c fails without a mutant"
+
+    def _units(self, file: Path) -> set[str]:
+        if file.suffix == ".c":
+            return {file.stem}
+        return {"kernels"} if file.parent.name == "kernels" else {path.stem for path in file.parent.glob("*.c")}
+
+    def _build(self, changed: set[str]) -> bool:
+        """Only these and what had the last mutant; a lower optimization, for its time: the bits are the same."""
+        compiler = os.environ.get("CC", "cc")
+        flags = ["-std=c11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w"]
+        units, self.units = changed | self.units, changed
+        sources = {path.stem: str(path) for path in self.tree.glob("csrc/*/*.c")}
+        done = [self.run(compiler, *flags, "-Icsrc", "-c", sources[x], "-o", self.objects[x]) for x in units]
+        done.append(self.run(compiler, "-shared", "-pthread", *self.objects.values(), "-o", str(self.module)))
+        return not any(command.returncode for command in done)
+
+    def run_program(self) -> list[bytes]:
+        """The hashes of the program of tests/core/c, with little load on the pool; none where it fails or hangs."""
+        objects = [path for path in self.objects.values() if "csrc" in path]
+        tests = map(str, self.tree.glob("tests/core/c/*.c"))
+        flags = ["-std=c11", "-O1", "-ffp-contract=off", "-w", "-Icsrc", "-pthread"]
+        self.run(os.environ.get("CC", "cc"), *flags, *tests, *objects, "-lm", "-o", "check")
+        try:
+            done = self.run("./check", "20", "1", seconds=SECONDS // 10)
+        except subprocess.TimeoutExpired:
+            return []
+        return [] if done.returncode else [line for line in done.stdout.splitlines() if line.startswith(b"hash ")]
 
     def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
         """Mutants of different kernels of one file at once, alone only where the self-test passes: caught, survived or
@@ -103,10 +146,10 @@ class Kernels:
         path = self.tree / batch[0].file
         text = path.read_text()
         path.write_text(mutated(text, batch))
-        built = self._build("kernels" if path.suffix == ".h" else path.stem)
-        failures = self._finishes("-c", SELFTEST, seconds=TIMEOUT / 10) if built else None
-        tests = SOURCES[batch[0].file].tests
-        passed = len(batch) == 1 and failures == "\n" and self._finishes("-m", "pytest", *QUIETLY, *tests)
+        built = self._build(self._units(path))
+        failures = self.finishes("-c", SELFTEST, seconds=SECONDS // 10) if built else None
+        passed = len(batch) == 1 and failures == "\n" and self.run_program() == self.program
+        passed = passed and self.pass_with(batch[0], text, lambda: self._build(self._units(path)))
         path.write_text(text)
         if len(batch) == 1:
             yield batch[0], "survived" if passed else "caught" if built else "rejected"
@@ -139,34 +182,63 @@ def _as_kernel(name: str) -> Any:
     return call
 
 
+class Modules(Tree):
+    """With the extension module as it is."""
+
+    def __init__(self, folder: Path, _: set[str]) -> None:
+        super().__init__(folder)
+        built = next(ROOT.glob("fastopt/core/_core*.so"))
+        shutil.copy(built, self.tree / built.relative_to(ROOT))
+
+    def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
+        for mutant in batch:
+            path = self.tree / mutant.file
+            text = path.read_text()
+            path.write_text(mutated(text, [mutant]))
+            yield mutant, "survived" if self.pass_with(mutant, text) else "caught"
+
+    def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
+        for mutant in todo:
+            yield [mutant]
+
+
 class Twins:
     """The tests in a child of this process, with another twin and no kernels."""
 
-    def __init__(self, files: set[str]) -> None:
+    def __init__(self, folder: Path, files: set[str]) -> None:
         Optimizer.options()["backend"].default = "numpy"
         _core.Vectors = numpy_backend.ReferenceVectors
         for name in ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"):
             setattr(_core, name, _as_kernel(name))
+        self.sound: set[tuple[str, ...]] = set()
         # Here, so that no child has to import them.
-        for file in files:
-            assert pytest.main([*QUIETLY, *SOURCES[file].tests]) == 0, f"the tests of {file} fail without a mutant"
+        for tests in {tuple(SOURCES[file].tests[:1]) for file in files}:
+            assert pytest.main([*QUIETLY, *tests]) == 0, f"{tests} fail without a mutant"
 
-    def _passes(self, mutant: Mutant) -> bool:
+    def _pass(self, tests: list[str], mutant: Mutant | None) -> bool:
         child = os.fork()
         if child == 0:
-            signal.alarm(TIMEOUT)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            signal.alarm(PATIENCE * SECONDS)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
-            _replace(mutant)
-            # The first file alone: it catches most, and pytest reads the others for as long as that takes.
-            tests = SOURCES[mutant.file].tests
-            os._exit(any(pytest.main([*QUIETLY, *part]) for part in (tests[:1], tests[1:])))
+            if mutant:
+                _replace(mutant)
+            os._exit(pytest.main([*QUIETLY, *tests]))
         return os.waitpid(child, 0)[1] == 0
 
     def judge(self, batch: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
+        """The first file alone: it catches most, and pytest reads the others for as long as that takes."""
         for mutant in batch:
-            yield mutant, "survived" if self._passes(mutant) else "caught"
+            first, others = SOURCES[mutant.file].tests[:1], SOURCES[mutant.file].tests[1:]
+            passed = self._pass(first, mutant)
+            if passed and others:
+                passed = self._pass(others, mutant)
+                if not passed and tuple(others) not in self.sound:
+                    assert self._pass(others, None), f"{others} fail without a mutant"
+                self.sound.add(tuple(others))
+            yield mutant, "survived" if passed else "caught"
 
     def batches(self, todo: list[Mutant]) -> Iterator[list[Mutant]]:
         for mutant in todo:
@@ -187,18 +259,36 @@ def _replace(mutant: Mutant) -> None:
             setattr(reference, name, vars(module)[name])
 
 
+def _sample(mutants: list[Mutant], size: int | None, seed: int) -> list[Mutant]:
+    """All, or so many of a file's, in their order."""
+    if size is None or len(mutants) <= size:
+        return mutants
+    chosen = random.Random(seed).sample(range(len(mutants)), size)
+    return [mutants[k] for k in sorted(chosen)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["kernels", "twins", "both"])
+    parser.add_argument("kind", choices=["kernels", "twins", "modules", "all"])
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
-    parser.add_argument("--only", default="", help="those whose name has this in it")
+    parser.add_argument("--only", default="", help="those whose name has this regular expression in it")
+    parser.add_argument("--sample", type=int, help="so many of each file, in place of all")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--results", type=Path, help="a file of verdicts, one JSON line each, to go on from")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
     wanted = {
-        kind: [mutant for source in sources for mutant in mutants_of(source) if options.only in mutant.id]
-        for kind, sources in (("kernels", KERNELS), ("twins", TWINS))
-        if options.kind in (kind, "both")
+        kind: [
+            mutant
+            for source in sources
+            for mutant in _sample(
+                [mutant for mutant in mutants_of(source) if re.search(options.only, mutant.id)],
+                options.sample,
+                options.seed,
+            )
+        ]
+        for kind, sources in (("kernels", KERNELS), ("twins", TWINS), ("modules", MODULES))
+        if options.kind in (kind, "all")
     }
     names = [mutant.id for mutants in wanted.values() for mutant in mutants]
     if options.list:
@@ -214,7 +304,8 @@ def main() -> int:
             if not todo:
                 continue
             files = {mutant.file for mutant in todo}
-            bench = Kernels(Path(folder), files) if kind == "kernels" else Twins(files)
+            benches = {"kernels": Kernels, "twins": Twins, "modules": Modules}
+            bench = benches[kind](Path(folder) / kind, files)
             for batch in bench.batches(todo):
                 if time.monotonic() > deadline:
                     break

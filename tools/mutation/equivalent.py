@@ -50,6 +50,9 @@ STARTS = "const ptrdiff_t start = begin * FO_CHUNK, "
 STOPS = "stop = end * FO_CHUNK < l->rows ? end * FO_CHUNK : l->rows;"
 CALLED = "end - begin, l->columns, at(l->prediction, start, l->dtype), "
 WHOLE = "const ptrdiff_t whole = n - n % FO_LANES, "
+NO_RULE = "a program of one walk has no registers: it asks nothing of its rule"
+NO_SKIPS = "where none was skipped yet the count of all is 0, and so is what is left of it"
+PASSED = ", 0, (), (), (), (), (), [CompiledWalk([(name, name, x) for name, x in calls])])"
 
 
 def border(line: str) -> tuple[str, str]:
@@ -199,6 +202,15 @@ PROVED = [
         VECTORS,
         "fo_remember",
         *border("const int keep = sy > epsilon[v->dtype] * (sqrt(ss) * sqrt(yy)) && 1 / sy <~ DBL_MAX;")[::-1],
+    ),
+    (BORDER, "csrc/run/caches.c", "size_of", *border("return size >~ 0 ? size : 0;")),
+    (NO_RULE, "fastopt/engine/program.py", "passed", "return Program(0" + PASSED, "return Program(1" + PASSED),
+    (
+        NO_SKIPS,
+        "fastopt/around/skips.py",
+        "SkippingEngine.__init__",
+        "self.skipping_since = 0, 0",
+        "self.skipping_since = 1, 0",
     ),
 ]
 PLACES = {

@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 
 TOKEN = re.compile(
-    r'[\s\\]*(0x[\da-fA-F.]+(?:p[-+]?\d+)?f?|\d[\w.]*|"[^"]*"|[A-Za-z_]\w*|->|//|\*\*|<<|>>|&&|\|\||[<>!=]='
-    r"|[-+*/%&|<>?:()\[\].,=!])"
+    r'[\s\\]*(0x[\da-fA-F.]+(?:p[-+]?\d+)?f?|\d[\w.]*|"[^"]*"|\'.\'|[A-Za-z_]\w*|->|\+\+|//|\*\*|<<|>>|&&|\|\||[<>!=]='
+    r"|[-+*/%&|<>?:(){}\[\].,=!~])"
 )
 TYPES = (
     "char",
@@ -58,7 +58,7 @@ TURNED = {
     "is": "is not",
     "is not": "is",
 }
-CLOSING = {"(": ")", "[": "]"}
+CLOSING = {"(": ")", "[": "]", "{": "}"}
 BORDER = {"<": "<=", ">": ">=", "<=": "<", ">=": ">"}
 
 
@@ -179,7 +179,7 @@ class Expression:
             _, start, end = self._take()
             self._edit(start, end, "")
             self._unary()
-        elif self._peek() in ("&", "*"):
+        elif self._peek() in ("&", "*", "++", "~"):
             self._take()
             self._unary()
         elif self._peek() == "(" and self._peek(1) in TYPES and self._peek(2) in (")", "*", *TYPES):
@@ -197,15 +197,22 @@ class Expression:
             self._take(CLOSING[name])
         elif name[0].isdigit():
             self._edit(start, self._end(), "1" if re.fullmatch(r"0[.0]*", name) else "0")
+        elif name[0] == "'":
+            pass
         elif name[0] == '"':
             self._edit(start, self._end(), '"0x0p+0"')
         elif name == "sizeof" and self._peek() != "(":
             self._take()
         elif not name.isidentifier():
             raise SyntaxError(name)
-        while self._peek() in ("(", "[", ".", "->"):
+        while self._peek() in ("(", "[", "{", ".", "->", "++"):
             opened = self._take()[0]
-            if opened in (".", "->"):
+            if opened == "++":
+                continue
+            if opened == "{":
+                self._sequence("}")
+                self._take("}")
+            elif opened in (".", "->"):
                 name = self._take()[0]
             elif opened == "[":
                 self._index(self._end() - 1)

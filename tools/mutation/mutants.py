@@ -112,25 +112,32 @@ def _renamed(body: str, names: list[str]) -> Iterator[tuple[str, str]]:
         yield f"{a} <-> {b}", "".join({a: b, b: a}.get(part, part) for part in parts)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     return " ".join(text.replace("\\", " ").split())
 
 
-def mutants(file: str, text: str, spans: dict[str, tuple[int, int]], names: dict[str, list[list[str]]]) -> list[Mutant]:
-    """Those of the bodies text[start:end] of named kernels; names[kernel] are lists whose members are exchanged."""
+def mutants(
+    file: str, text: str, spans: dict[str, tuple[int, int]], names: dict[str, list[list[str]]], formulas: bool = True
+) -> list[Mutant]:
+    """Those of the bodies text[start:end] of named kernels; names[kernel] are lists whose members are exchanged.
+    Where these are no formulas, an expression that is not understood is left as it is."""
     found: dict[str, Mutant] = {}
     for kernel, (start, end) in spans.items():
         body = text[start:end]
         code = _blank(body)
         edits = [*_around(code), *_dropped(code)]
         for begin, finish in _statements(code):
-            edits += Expression(code, begin, finish).edits
+            try:
+                edits += Expression(code, begin, finish).edits
+            except SyntaxError:
+                if formulas:
+                    raise
         changed = {}
         for edit in edits:
             line = slice(body.rfind("\n", 0, edit.start) + 1, (body + "\n").find("\n", edit.end))
             after = body[: edit.start] + edit.text + body[edit.end :]
             new_line = after[line.start : line.stop + len(after) - len(body)]
-            changed.setdefault(after, f"{_one_line(body[line])}  =>  {_one_line(new_line) or 'nothing'}")
+            changed.setdefault(after, f"{one_line(body[line])}  =>  {one_line(new_line) or 'nothing'}")
         for exchanged in names.get(kernel, []):
             for change, after in _renamed(body, exchanged):
                 changed.setdefault(after, change)

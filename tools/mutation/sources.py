@@ -1,7 +1,8 @@
 """What is mutated: each file with its functions, the arguments of theirs that may be exchanged, and its judges.
 
-A kernel's mutant is first judged by the self-test, by the names under which it fails; its tests are asked where the
-self-test passes. Twins are judged by their tests alone, which compare with something else than the kernels.
+A kernel's mutant is first judged by the self-test, by the names under which it fails; then the program of tests/core/c
+is asked, and its tests where both pass. Twins are judged by their tests alone, which compare with something else than
+the kernels. Other modules are judged by their tests, as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastopt.core import _core
+from tools.mutation.modules import mutants_of_module
 from tools.mutation.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,11 +29,14 @@ class Source(NamedTuple):
     only: str = ".*"
     groups: tuple[tuple[str, str], ...] = ()
     exchanged: tuple[list[str], ...] = ()
+    formulas: bool = True
 
 
 FAMILIES = "sgd", "adagrad", "rmsprop", "adam", "adadelta", "rprop", "asgd", "lion", "lamb", "adafactor", "prodigy"
 ATTACK = "tests/base/test_memory.py::test_between_guard_pages[tests.hostile.{}-baseline]"
+DIGEST = "tests/core/test_threads.py::test_one_digest_for_threads_and_chunks[100-3]"
 STEP_TESTS = [
+    DIGEST,
     "tests/core/test_bits.py",
     "tests/training/test_clipping.py",
     *(ATTACK.format(f"guarded-{name}") for name in ("kernels", "steps", "layouts")),
@@ -40,6 +45,15 @@ LOSS_TESTS = [
     "tests/core/test_loss_kernels.py",
     *(ATTACK.format(f"guarded_losses-{name}") for name in ("kernels", "classes")),
 ]
+RUN = "passes.c", "walk.c", "factor.h", "trial.c", "caches.c", "reduce.c", "step.c"
+RUN_TESTS = [
+    DIGEST,
+    "tests/optimizers/test_groups.py",
+    "tests/training/test_clipping.py",
+    "tests/around/test_sam.py",
+    *(f"tests/core/test_{name}.py" for name in ("door", "bits")),
+]
+STEPS = ((".*", "steps"),)
 VECTOR_MEMBERS = (["x", "g", "d", "trial_x", "trial_g"],)
 OF_LOSSES = (
     ("sigmoid.*", "sigmoid_cross_entropy"),
@@ -55,6 +69,8 @@ KERNELS = [
     Source("csrc/kernels/exponential.h", LOSS_TESTS, groups=((".*", "losses"),)),
     Source("csrc/kernels/losses.h", LOSS_TESTS, groups=OF_LOSSES),
     Source("csrc/kernels/losses.c", LOSS_TESTS, r"\w+_part|blocks_of|fo_\w+", ((".*", "losses"),)),
+    *(Source(f"csrc/run/{name}", RUN_TESTS, groups=STEPS, formulas=False) for name in RUN),
+    Source("csrc/kernels/instantiate.h", STEP_TESTS, formulas=False),
     Source(
         "csrc/kernels/vectors.c", ["tests/core/test_vectors.py"], groups=((".*", "vectors"),), exchanged=VECTOR_MEMBERS
     ),
@@ -84,7 +100,32 @@ TWINS = [
         exchanged=VECTOR_MEMBERS,
     ),
 ]
-SOURCES = {source.file: source for source in (*KERNELS, *TWINS)}
+GROUPS = [
+    *(f"tests/optimizers/test_{name}.py" for name in ("groups", "step", "stages", "foreign_names", "formulas")),
+    *(f"tests/saving/test_{name}.py" for name in ("state_dict", "pickling")),
+    "tests/core/test_door.py",
+]
+BOUNDS = ["tests/minimization/test_bounds.py"]
+MODULES = [
+    Source(
+        "fastopt/engine/passes.py",
+        [*(f"tests/around/test_{name}.py" for name in ("averaging", "sam", "nesterov")), "tests/core/test_threads.py"],
+    ),
+    *(Source(f"fastopt/engine/{name}.py", GROUPS) for name in ("program", "groups", "rule")),
+    Source("fastopt/engine/hyperparameters.py", [*GROUPS, "tests/base/test_scalars.py"]),
+    Source("fastopt/around/skips.py", [f"tests/around/test_{name}.py" for name in ("skips", "loss_scaler")]),
+    *(
+        Source(f"fastopt/schedules/{name}.py", [f"tests/schedules/test_{name}.py" for name in tests])
+        for name, *tests in (
+            ("cyclic", "schedules"),
+            ("composed", "schedules"),
+            ("elementary", "elementary", "schedules"),
+            ("inline", "inline"),
+        )
+    ),
+    *(Source(f"fastopt/minimization/{name}.py", BOUNDS) for name in ("box", "box_vectors", "differences")),
+]
+SOURCES = {source.file: source for source in (*KERNELS, *TWINS, *MODULES)}
 
 Span = tuple[str, int, int, list[list[str]]]
 """A function's name, where its body is, and the names that are exchanged there: those of one type."""
@@ -138,12 +179,13 @@ def functions_of_python(text: str) -> Iterator[Span]:
 
 def mutants_of(source: Source) -> list[Mutant]:
     text = (ROOT / source.file).read_text()
+    if source in MODULES:
+        return mutants_of_module(source.file, text)
     functions = functions_of_python(text) if source.file.endswith(".py") else functions_of_c(text)
     wanted = [function for function in functions if re.fullmatch(source.only, function[0])]
     spans = {name: (start, end) for name, start, end, _ in wanted}
-    return mutants(
-        source.file, text, spans, {name: [*source.exchanged, *exchanged] for name, _, _, exchanged in wanted}
-    )
+    exchanged = {name: [*source.exchanged, *exchanged] for name, _, _, exchanged in wanted}
+    return mutants(source.file, text, spans, exchanged, source.formulas)
 
 
 def group_of(mutant: Mutant) -> str:

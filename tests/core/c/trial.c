@@ -1,7 +1,21 @@
 /* Whether threads pay, as steps tell: what the plan does after good and bad ones. */
+#define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
+#include <time.h>
+
 #include "run/trial.h"
+
+static void check_clock(void)
+{
+    const struct timespec nap = {.tv_nsec = 20000000};
+    for (int k = 0; k < 3; k++) {
+        const double begun = trial_now();
+        nanosleep(&nap, NULL);
+        const double took = trial_now() - begun;
+        expect(took > 0.019 && took < 60, "20 ms of sleep are %g s of the clock", took);
+    }
+}
 
 /* The steps of `count` that go alone, where one on the pool takes `took` and one alone would take 1. */
 static int alone_among(fo_trial *trial, int count, double took)
@@ -17,6 +31,7 @@ static int alone_among(fo_trial *trial, int count, double took)
 
 void check_trial(void)
 {
+    check_clock();
     fo_trial trial = {0};
     expect(alone_among(&trial, 1000, 0.6) == 0, "where threads pay, a step goes alone");
     expect(alone_among(&trial, 1000, 1.05) == 0, "where threads make no difference, a step goes alone");
