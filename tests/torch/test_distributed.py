@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ if not torch.distributed.is_available() or not torch.distributed.is_gloo_availab
 
 import torch.distributed.checkpoint as dcp  # noqa: E402
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict  # noqa: E402
-from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 import fastopt.torch as ft  # noqa: E402
 from tests.torch.ranks import together  # noqa: E402
+
+with warnings.catch_warnings():
+    # Of torch.jit, which PyTorch's own module uses.
+    warnings.simplefilter("ignore")
+    from torch.distributed.optim import ZeroRedundancyOptimizer
 
 tensor = pytest.importorskip("torch.distributed.tensor")
 fsdp = pytest.importorskip("torch.distributed.fsdp")
