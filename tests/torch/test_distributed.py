@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 import fastopt.torch as ft  # noqa: E402
-from tests.torch.ranks import together  # noqa: E402
+from tests.torch.ranks import Failed, Job, together  # noqa: E402
 
 with warnings.catch_warnings():
     # Of torch.jit, which PyTorch's own module uses.
@@ -79,10 +80,44 @@ def bits(params: Any) -> list[bytes]:
     return [whole(p).tobytes() for p in params]
 
 
+class Ranks:
+    """What processes came to, of all jobs for as many of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done: dict[int, dict[str, list[Any]]] = {}
+
+    def __call__(self, ranks: int, job: str) -> list[Any]:
+        if ranks not in self._done:
+            folder = self.folder / str(ranks)
+            folder.mkdir()
+            self._done[ranks] = together(ranks, folder, jobs(ranks, folder))
+        found = self._done[ranks][job]
+        for made in found:
+            assert not isinstance(made, Failed), made
+        return found
+
+
+@pytest.fixture(scope="module")
+def came_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    yield Ranks(tmp_path_factory.mktemp("ranks"))
+
+
+def jobs(ranks: int, folder: Path) -> dict[str, Job]:
+    found: dict[str, Job] = {"ddp": (of_ddp, ()), "zero": (of_zero, (False,)), "zero bucket": (of_zero, (True,))}
+    if ranks == 2:
+        found.update({name: (of_fsdp, (name, {**options, "average": 0.9})) for name, options in OPTIONS.items()})
+        found.update({f"clipping {x}": (of_clipping, (x,)) for x in (None, "torch")})
+        found["refusals"] = (of_refusals, ())
+        found["checkpoints"] = (of_checkpoints, (str(folder / "checkpoint"),))
+        found["averages"] = (of_averages, ())
+    return found
+
+
 # Every process has all of every parameter
 
 
-def of_ddp(rank: int, ranks: int) -> Any:
+def of_ddp(rank: int) -> Any:
     inner = network()
     model = DistributedDataParallel(inner)
     opt = ft.AdamW(model.parameters(), lr=0.1, clip_norm=0.5)
@@ -91,15 +126,15 @@ def of_ddp(rank: int, ranks: int) -> Any:
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ddp(ranks: int, tmp_path: Path) -> None:
-    found = together(ranks, tmp_path, of_ddp)
+def test_ddp(ranks: int, came_to: Ranks) -> None:
+    found = came_to(ranks, "ddp")
     params = list(network().parameters())
     expected = replay(ft.AdamW(params, lr=0.1, clip_norm=0.5), params, found[0][0])
     for _, after in found:
         assert after == expected
 
 
-def of_zero(rank: int, ranks: int, overlap: bool) -> Any:
+def of_zero(rank: int, overlap: bool) -> Any:
     inner = network()
     model = DistributedDataParallel(inner)
     opt = ZeroRedundancyOptimizer(
@@ -113,8 +148,8 @@ def of_zero(rank: int, ranks: int, overlap: bool) -> Any:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 @pytest.mark.parametrize("bucket", [False, True])
-def test_zero_redundancy_optimizer(ranks: int, bucket: bool, tmp_path: Path) -> None:
-    found = together(ranks, tmp_path, of_zero, bucket)
+def test_zero_redundancy_optimizer(ranks: int, bucket: bool, came_to: Ranks) -> None:
+    found = came_to(ranks, "zero bucket" if bucket else "zero")
     params = list(network().parameters())
     opt = ft.AdamW(params, lr=0.1, weight_decay=0.3)
     expected = replay(opt, params, found[0][0])
@@ -137,29 +172,27 @@ def sharded() -> Any:
     return model
 
 
-def of_fsdp(rank: int, ranks: int, name: str, options: dict[str, Any]) -> Any:
+def of_fsdp(rank: int, name: str, options: dict[str, Any]) -> Any:
     model = sharded()
     opt = getattr(ft, name)(model.parameters(), **options)
     grads = train(rank, model, opt)
     state = {}
     for i, p in enumerate(model.parameters()):
         state[i] = {key: (isinstance(x, tensor.DTensor), whole(x)) for key, x in opt.state[p].items()}
-    rebound = []
-    with_plan = opt._engine.plan
+    before = opt._engine.plan
     train(rank, model, opt, steps=range(STEPS, STEPS + 2))
-    rebound.append(opt._engine.plan is not with_plan)
-    return grads, state, rebound
+    return grads, state, opt._engine.plan is not before
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_fsdp(name: str, tmp_path: Path) -> None:
+def test_fsdp(name: str, came_to: Ranks) -> None:
     options = {**OPTIONS[name], "average": 0.9}
-    found = together(2, tmp_path, of_fsdp, name, options)
+    found = came_to(2, name)
     params = list(network().parameters())
     opt = getattr(ft, name)(params, **options)
     replay(opt, params, found[0][0])
     for _, state, rebound in found:
-        assert rebound == [False]
+        assert not rebound
         for i, p in enumerate(params):
             assert state[i].keys() == opt.state[p].keys()
             for key, x in opt.state[p].items():
@@ -168,7 +201,7 @@ def test_fsdp(name: str, tmp_path: Path) -> None:
                 assert after.tobytes() == x.numpy().tobytes(), (name, i, key)
 
 
-def of_fsdp_parameters(rank: int, ranks: int, fallback: str | None) -> Any:
+def of_clipping(rank: int, fallback: str | None) -> Any:
     model = sharded()
     opt = ft.AdamW(model.parameters(), lr=0.1, fallback=fallback)
     grads = []
@@ -181,13 +214,12 @@ def of_fsdp_parameters(rank: int, ranks: int, fallback: str | None) -> Any:
         before = [p._version for p in model.parameters()]
         opt.step()
         versions += [p._version - v for p, v in zip(model.parameters(), before, strict=True)]
-    with opt.averaged() if opt.average else torch.no_grad():
-        return grads, bits(model.parameters()), versions
+    return grads, bits(model.parameters()), versions
 
 
 @pytest.mark.parametrize("fallback", [None, "torch"])
-def test_fsdp_with_clipping_before_the_step(fallback: str | None, tmp_path: Path) -> None:
-    found = together(2, tmp_path, of_fsdp_parameters, fallback)
+def test_fsdp_with_clipping_before_the_step(fallback: str | None, came_to: Ranks) -> None:
+    found = came_to(2, f"clipping {fallback}")
     params = list(network().parameters())
     expected = replay(ft.AdamW(params, lr=0.1), params, found[0][0])
     for _, after, versions in found:
@@ -195,7 +227,7 @@ def test_fsdp_with_clipping_before_the_step(fallback: str | None, tmp_path: Path
         assert set(versions) == {1}
 
 
-def of_refusals(rank: int, ranks: int) -> Any:
+def of_refusals(rank: int) -> Any:
     model = sharded()
     model(batch(rank, 0)).pow(2).sum().backward()
     before, said = bits(model.parameters()), []
@@ -218,8 +250,8 @@ def of_refusals(rank: int, ranks: int) -> Any:
     return said, before == bits(model.parameters())
 
 
-def test_what_needs_more_than_a_part_is_refused(tmp_path: Path) -> None:
-    for said, untouched in together(2, tmp_path, of_refusals):
+def test_what_needs_more_than_a_part_is_refused(came_to: Ranks) -> None:
+    for said, untouched in came_to(2, "refusals"):
         assert untouched
         assert len(said) == 7
         for message in said[:3]:
@@ -230,7 +262,7 @@ def test_what_needs_more_than_a_part_is_refused(tmp_path: Path) -> None:
         assert "DTensor" in said[6]
 
 
-def of_checkpoints(rank: int, ranks: int, folder: str) -> Any:
+def of_checkpoints(rank: int, folder: str) -> Any:
     model = sharded()
     opt = ft.AdamW(model.parameters(), lr=0.1)
     train(rank, model, opt, steps=range(2))
@@ -254,14 +286,14 @@ def of_checkpoints(rank: int, ranks: int, folder: str) -> Any:
     return expected, resumed
 
 
-def test_distributed_checkpoints(tmp_path: Path) -> None:
-    for expected, (ours, theirs) in together(2, tmp_path, of_checkpoints, str(tmp_path / "checkpoint")):
+def test_distributed_checkpoints(came_to: Ranks) -> None:
+    for expected, (ours, theirs) in came_to(2, "checkpoints"):
         assert [p.tobytes() for p in ours] == expected
         for p, q in zip(ours, theirs, strict=True):
             torch.testing.assert_close(torch.from_numpy(p), torch.from_numpy(q), rtol=1e-5, atol=1e-6)
 
 
-def of_averages(rank: int, ranks: int) -> Any:
+def of_averages(rank: int) -> Any:
     model = sharded()
     opt, ema = ft.AdamW(model.parameters(), lr=0.1), ft.EMA(model, 0.5)
     values = []
@@ -275,8 +307,8 @@ def of_averages(rank: int, ranks: int) -> Any:
     return values, averages, inside, bits(model.parameters())
 
 
-def test_averages_of_parts(tmp_path: Path) -> None:
-    for values, averages, inside, after in together(2, tmp_path, of_averages):
+def test_averages_of_parts(came_to: Ranks) -> None:
+    for values, averages, inside, after in came_to(2, "averages"):
         tensors = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in values[0]]
         ema = ft.EMA(tensors, 0.5)
         for given in values:
