@@ -14,6 +14,7 @@ from fastopt.engine.hyperparameters import Own, show
 from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import Scalar
 from fastopt.torch import displaced, door, parts, state, walks
+from fastopt.torch.binding import SOURCE
 
 WHY = "the averages are in the parameters: step after the with block of averaged()"
 
@@ -72,8 +73,8 @@ class EMA:
         return dict(self._averages)
 
     def update(self) -> None:
-        """Takes the parameters as they are into the averages, and copies the module's buffers; the first time, parameters
-        are copied too.
+        """Takes the parameters as they are into the averages, and copies the module's buffers; the first time,
+        parameters are copied too.
 
         Raises RuntimeError at SAM's perturbed point, and while averages are in the parameters.
         """
@@ -90,7 +91,7 @@ class EMA:
 
     def _average(self, params: list[torch.Tensor], decay: float) -> None:
         for name, p in zip(self._params, params, strict=True):
-            if not walks.SOURCE.usable(p):
+            if not SOURCE.usable(p):
                 door.refuse_parameter(f"parameter {name!r}", p)
         averages = [parts.local(a) for a in self._averages.values()]
         made = walks.average(params, averages, decay, self.threads)
@@ -106,8 +107,8 @@ class EMA:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Has the averages, and the buffers of the last update, in the parameters and buffers inside a with block; what was
-        there comes back, bit for bit.
+        """Has the averages, and the buffers of the last update, in the parameters and buffers inside a with block;
+        what was there comes back, bit for bit.
 
         In between no optimizer steps these parameters, and no average of them is updated: that raises RuntimeError.
         """

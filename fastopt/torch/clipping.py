@@ -41,8 +41,8 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> torch.Tensor:
-    """torch.nn.utils.clip_grad_norm_: scales all gradients in place by max_norm / (norm + 1e-6) where that is below 1, and
-    returns their norm together, as a tensor without dimensions.
+    """torch.nn.utils.clip_grad_norm_: scales all gradients in place by max_norm / (norm + 1e-6) where that is below 1,
+    and returns their norm together, as a tensor without dimensions.
 
     parameters : a tensor, or an iterable of tensors; those without a gradient are skipped.
     max_norm : 0 or larger; infinity only measures.

@@ -23,7 +23,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     """The part of a tensor that this process has: all of it, but of a DTensor."""
     if not isinstance(tensor, dtensor()):
         return tensor
-    part: torch.Tensor = tensor._local_tensor  # type: ignore[attr-defined]
+    part: torch.Tensor = tensor._local_tensor
     # What a collective has not brought yet.
     return part.wait() if hasattr(part, "wait") else part
 
@@ -43,4 +43,4 @@ def is_parted(p: torch.Tensor) -> bool:
     """Whether other processes have elements of it that this one has not."""
     if not isinstance(p, dtensor()):
         return False
-    return any(x.is_shard() and p.device_mesh.size(k) > 1 for k, x in enumerate(p.placements))  # type: ignore[attr-defined]
+    return any(x.is_shard() and p.device_mesh.size(k) > 1 for k, x in enumerate(p.placements))

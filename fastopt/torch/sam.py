@@ -33,8 +33,8 @@ class SAM:
     adaptive : w is p times the gradient g, and e the above times p, element by element.
 
     e is 0 where a gradient is None, and everywhere if all are 0; of groups with maximize=True it has the other sign.
-    Clipping, decay and average of the optimizer belong to the step from p, with the second gradient. Keeps a copy of the
-    parameters, and with adaptive one more while it moves them. The bits are those of fastopt.SAM that keeps subnormals.
+    Clipping, decay and average of the optimizer belong to the step from p, with the second gradient. Keeps a copy of
+    the parameters between its two halves. The bits are those of fastopt.SAM that keeps subnormals.
 
         sam = fastopt.torch.SAM(fastopt.torch.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05)
         loss = sam.step(closure)  # closure() clears the gradients, computes the loss, calls backward() and returns it
@@ -137,7 +137,9 @@ class SAM:
         return params, names
 
     def _signs(self) -> dict[int, float]:
-        return {id(p): -1.0 if group.get("maximize") else 1.0 for group in self.opt.param_groups for p in group["params"]}
+        return {
+            id(p): -1.0 if group.get("maximize") else 1.0 for group in self.opt.param_groups for p in group["params"]
+        }
 
     def _measure(self, w: list[torch.Tensor], grads: list[torch.Tensor], names: list[str]) -> float:
         """The norm of w, or max|w| for the other two norms."""

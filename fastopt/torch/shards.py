@@ -17,14 +17,14 @@ from fastopt.torch.parts import dtensor, is_parted, like, local
 
 def refuse(name: str, p: torch.Tensor, form: Form, whole: Any) -> None:
     """Raises where a step of p needs more than the part of it in this process."""
-    if any(x.is_partial() for x in p.placements):  # type: ignore[attr-defined]
+    if any(x.is_partial() for x in p.placements):
         raise TypeError(f"{name} is a DTensor of sums that are still to be added up (Partial): call redistribute first")
     if not is_parted(p):
         return
     if not _is_elementwise(form):
         raise TypeError(
-            f"{name} is a DTensor, of which this process has a part: this rule needs norms or sums over all of a tensor; "
-            "take a rule that goes element by element, as AdamW, Lion or SGD"
+            f"{name} is a DTensor, of which this process has a part: this rule needs norms or sums over all of a "
+            "tensor; take a rule that goes element by element, as AdamW, Lion or SGD"
         )
     if whole.clip_norm is not None:
         raise ValueError(
@@ -33,8 +33,8 @@ def refuse(name: str, p: torch.Tensor, form: Form, whole: Any) -> None:
         )
     if whole.on_nonfinite is not None:
         raise ValueError(
-            f"on_nonfinite: {name} is a DTensor, and other processes do not know what this one finds in its parts; look "
-            "at what torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm) returns, before the step"
+            f"on_nonfinite: {name} is a DTensor, and other processes do not know what this one finds in its parts; "
+            "look at what torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm) returns, before the step"
         )
 
 
@@ -43,7 +43,7 @@ def _is_elementwise(form: Form) -> bool:
 
 
 class Shards:
-    """The parts of an optimizer's DTensors as plain tensors: from step to step the same, as long as their owners are."""
+    """The parts of an optimizer's DTensors as plain tensors: the same from step to step, as long as their owners are."""
 
     def __init__(self) -> None:
         self._parts: dict[torch.Tensor, torch.Tensor] = {}
@@ -114,13 +114,13 @@ def _gradient(p: torch.Tensor) -> torch.Tensor | None:
         return None
     if not isinstance(g, dtensor()):
         raise TypeError("the gradient of a DTensor is a plain tensor: expected a DTensor, as its parameter")
-    if g.placements != p.placements or g.device_mesh != p.device_mesh:  # type: ignore[attr-defined]
-        g = g.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
+    if g.placements != p.placements or g.device_mesh != p.device_mesh:
+        g = g.redistribute(p.device_mesh, p.placements)
     return local(g)
 
 
 def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return (
+    return bool(
         a.shape == b.shape
         and a.dtype == b.dtype
         and a.device == b.device

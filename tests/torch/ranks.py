@@ -1,4 +1,4 @@
-"""Processes that train together, over gloo: each does the same jobs, one after another, and what they give comes back."""
+"""Processes that train together, over gloo: each does the same jobs in their order, and what they give comes back."""
 
 from __future__ import annotations
 

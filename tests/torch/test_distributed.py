@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,8 @@ class Ranks:
 
 
 @pytest.fixture(scope="module")
-def came_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    yield Ranks(tmp_path_factory.mktemp("ranks"))
+def came_to(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    return Ranks(tmp_path_factory.mktemp("ranks"))
 
 
 def jobs(ranks: int, folder: Path) -> dict[str, Job]:
@@ -242,7 +241,8 @@ def of_refusals(rank: int) -> Any:
             getattr(ft, name)(model.parameters(), **options).step()
         except (TypeError, ValueError) as error:
             said.append(str(error))
-    for function in (lambda: ft.clip_grad_norm_(model.parameters(), 1.0), ft.SAM(ft.AdamW(model.parameters())).first_step):
+    sam = ft.SAM(ft.AdamW(model.parameters()))
+    for function in (lambda: ft.clip_grad_norm_(model.parameters(), 1.0), sam.first_step):
         try:
             function()
         except TypeError as error:

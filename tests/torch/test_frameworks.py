@@ -88,7 +88,13 @@ def lightning_losses(make: Any, folder: Path, epochs: int = 3, resume: Any = Non
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"clip": 0.1}, {"scheduled": True}, {"clip": 0.1, "scheduled": True, "accumulate": 2}, {"precision": "bf16-mixed"}],
+    [
+        {},
+        {"clip": 0.1},
+        {"scheduled": True},
+        {"clip": 0.1, "scheduled": True, "accumulate": 2},
+        {"precision": "bf16-mixed"},
+    ],
 )
 def test_lightning(choices: dict[str, Any], tmp_path: Path) -> None:
     ours = lightning_losses(ft.AdamW, tmp_path, **choices)
@@ -100,7 +106,9 @@ def test_lightning_clips_in_the_step(tmp_path: Path) -> None:
     close(ours, lightning_losses(torch.optim.AdamW, tmp_path, clip=0.1))
 
 
-@pytest.mark.parametrize(("first", "then"), [(ft.AdamW, ft.AdamW), (torch.optim.AdamW, ft.AdamW), (ft.AdamW, torch.optim.AdamW)])
+@pytest.mark.parametrize(
+    ("first", "then"), [(ft.AdamW, ft.AdamW), (torch.optim.AdamW, ft.AdamW), (ft.AdamW, torch.optim.AdamW)]
+)
 def test_lightning_resumes(first: Any, then: Any, tmp_path: Path) -> None:
     whole = lightning_losses(torch.optim.AdamW, tmp_path, epochs=4, scheduled=True)
     begun = lightning_losses(first, tmp_path, epochs=2, scheduled=True)
@@ -200,8 +208,11 @@ def test_accelerate() -> None:
 def trained_policy(cls: Any, algorithm: str) -> list[float]:
     baselines = framework("stable_baselines3")
     framework("gymnasium")
-    arguments: dict[str, Any] = {"seed": 0, "device": "cpu", "policy_kwargs": {"optimizer_class": cls}}
+    policy: dict[str, Any] = {"optimizer_class": cls}
+    arguments: dict[str, Any] = {"seed": 0, "device": "cpu", "policy_kwargs": policy}
     if algorithm == "PPO":
+        # Which it passes by itself only to torch.optim.Adam, no subclass of it.
+        policy["optimizer_kwargs"] = {"eps": 1e-5}
         arguments.update(n_steps=64, batch_size=32, n_epochs=2)
         model = baselines.PPO("MlpPolicy", "CartPole-v1", **arguments)
     else:
