@@ -9,6 +9,7 @@ everything else.
 """
 
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
+from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject, Py_TYPE
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -16,6 +17,7 @@ from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY, isfinite, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
 
 cimport numpy as cnp
 
@@ -394,6 +396,7 @@ include "pieces.pxi"
 include "engine.pxi"
 include "tensors.pxi"
 include "tensor_plan.pxi"
+include "tensor_passes.pxi"
 include "gradients.pxi"
 include "vectors.pxi"
 include "losses.pxi"

@@ -97,7 +97,7 @@ cdef class TensorPlan(Programmed):
         self.source._look(b.home, &found)
         for k in range(b.ndim):
             b.extents[2 * b.ndim + k] = found.strides[k]
-        self._sort_axes(b)
+        _falling(b.ndim, b.extents + 2 * b.ndim, b.extents + 3 * b.ndim)
         self._add_tensor(i, _start(&found), _elements(&found), cnp.NPY_FLOAT if b.bits == 32 else cnp.NPY_DOUBLE)
         b.ready, b.versioned, b.still = item.state is not None, item.versioned, item.still
         if b.ready:
@@ -132,13 +132,6 @@ cdef class TensorPlan(Programmed):
         if item.lines is not None:
             self._add_lines(i, item.lines[0], item.lines[1])
         self.plan.bytes += of_one * (2 + len(item.slots) + (item.average is not None))
-
-    cdef _sort_axes(self, bound_t* b):
-        """Axes from the slowest to the fastest as home lies in memory."""
-        cdef int64_t* strides = b.extents + 2 * b.ndim
-        cdef int64_t* axes = b.extents + 3 * b.ndim
-        for k, axis in enumerate(sorted(range(b.ndim), key=lambda axis: (-strides[axis], axis))):
-            axes[k] = axis
 
     cdef _protect(self):
         cdef uintptr_t low, high
@@ -258,7 +251,6 @@ cdef class TensorPlan(Programmed):
         cdef dl_tensor found
         cdef bint dense
         cdef Py_ssize_t k
-        cdef int64_t axis
         if not self.source._usable(<PyObject*>g, &found) or found.ndim != b.ndim or found.bits != b.bits:
             return False
         for k in range(b.ndim):
@@ -280,18 +272,7 @@ cdef class TensorPlan(Programmed):
             view.data = NULL
         if dense:
             return True
-        if view.room < b.ndim:
-            free(view.extents)
-            view.extents = <Py_ssize_t*>calloc(2 * b.ndim, sizeof(Py_ssize_t))
-            if not view.extents:
-                view.room = 0
-                raise MemoryError
-            view.room = b.ndim
-        for k in range(b.ndim):
-            axis = b.extents[3 * b.ndim + k]
-            view.extents[k] = found.shape[axis]
-            view.extents[b.ndim + k] = found.strides[axis] * (b.bits // 8)
-        view.shape, view.strides = view.extents, view.extents + b.ndim
+        _strided(view, &found, b.extents + 3 * b.ndim)
         return True
 
     cdef bint _overlaps(self, dl_tensor* found) noexcept:

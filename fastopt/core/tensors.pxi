@@ -17,7 +17,7 @@ cdef struct dl_table:
     void* allocate
     void* share
     void* wrap
-    int (*look)(void* tensor, dl_tensor* out)
+    int (*look)(void* tensor, dl_tensor* out) noexcept
     void* stream
 
 cdef enum:
@@ -71,7 +71,12 @@ cdef class Source:
         """Looks at it: whether it is plain memory of float32 or float64 here."""
         if not self._knows(tensor):
             return False
-        self._look(tensor, out)
+        if self.table == NULL:
+            self._look(tensor, out)
+        elif self.table.look(tensor, out) != 0:
+            # It has no memory to be shown, as a sparse one.
+            PyErr_Clear()
+            return False
         return (
             out.device == DL_CPU and out.code == DL_FLOAT and out.lanes == 1 and (out.bits == 32 or out.bits == 64)
             and (out.data != NULL or _elements(out) == 0)
@@ -134,3 +139,32 @@ cdef bint _alike(int ndim, const int64_t* shape, const int64_t* a, const int64_t
         if a[i] != b[i] and shape[i] > 1:
             return False
     return True
+
+
+cdef int _falling(int ndim, const int64_t* strides, int64_t* axes) noexcept:
+    """Axes from the slowest to the fastest in memory; of equal strides, in their order."""
+    cdef int i, k
+    for i in range(ndim):
+        k = i
+        while k > 0 and strides[axes[k - 1]] < strides[i]:
+            axes[k] = axes[k - 1]
+            k -= 1
+        axes[k] = i
+    return 0
+
+
+cdef int _strided(fo_view* view, dl_tensor* found, const int64_t* axes) except -1:
+    """Its extents into a view, axis by axis in this order."""
+    cdef int k
+    if view.room < found.ndim:
+        free(view.extents)
+        view.extents = <Py_ssize_t*>calloc(2 * found.ndim, sizeof(Py_ssize_t))
+        if not view.extents:
+            view.room = 0
+            raise MemoryError
+        view.room = found.ndim
+    for k in range(found.ndim):
+        view.extents[k] = found.shape[axes[k]]
+        view.extents[found.ndim + k] = found.strides[axes[k]] * (found.bits // 8)
+    view.shape, view.strides = view.extents, view.extents + found.ndim
+    return 0

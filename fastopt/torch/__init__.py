@@ -15,13 +15,16 @@ except ModuleNotFoundError as error:
         "fastopt.torch needs PyTorch: pip install 'fastopt[torch]' (or torch, from where you have it)", name="torch"
     ) from error
 
+from fastopt.torch.averaging import EMA
 from fastopt.torch.classes import CLASSES
+from fastopt.torch.clipping import clip_grad_norm_, global_norm
 from fastopt.torch.optimizer import Fast
+from fastopt.torch.sam import SAM
 
 globals().update(CLASSES)
 LBFGS = _torch.optim.LBFGS
 
-__all__ = ["LBFGS", "Fast", *CLASSES]
+__all__ = ["EMA", "LBFGS", "SAM", "Fast", "clip_grad_norm_", "global_norm", *CLASSES]
 
 
 def __getattr__(name: str) -> Any:

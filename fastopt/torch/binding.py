@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastopt.engine.numbers import Numbers
 from fastopt.engine.program import LIKE_P, Form, Slot, compiled
 from fastopt.engine.rule import Rule
 from fastopt.engine.stages import STAGES
-from fastopt.torch import door, state
+from fastopt.torch import door, parts, state
 from fastopt.torch.translation import Translation, plain, translated
 
 OTHERWISE, REFUSED, TAKEN_BACK, APPLIED = range(4)
@@ -56,6 +56,11 @@ def _incrementer() -> Callable[[list[torch.Tensor]], None]:
 INCREMENT = _incrementer()
 
 
+def marked(tensors: Sequence[torch.Tensor]) -> None:
+    """Marks tensors as written in place."""
+    INCREMENT([t for t in tensors if not t.is_inference()])
+
+
 class Bound(NamedTuple):
     """A parameter as the plan takes it: see _core.TensorPlan."""
 
@@ -87,7 +92,7 @@ class Whole(NamedTuple):
 
 
 class Delegated(Exception):
-    """Some parameters are for PyTorch to step."""
+    """Some parameters are for PyTorch to step, or have parts in other processes."""
 
 
 class Engine:
@@ -227,12 +232,16 @@ class Engine:
     def _form(self, h: Any, home: torch.Tensor) -> Form:
         return self.rule.form(h, np.empty(tuple(home.shape), state.NUMPY[home.dtype]))
 
+    def form_of(self, group: Mapping[str, Any], tensor: torch.Tensor) -> Form:
+        """How a tensor of this group would be stepped."""
+        return self._form(self._numbers(group), tensor)
+
     def _bind(self, groups: list[dict[str, Any]], states: dict[Any, Any]) -> None:
         numbers = [self._numbers(group) for group in groups]
         self._moved = self._moving(numbers)
         names = door.names(groups)
         params = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
-        if any(door.delegated(p, self.whole.fallback) for _, p in params):
+        if parts.any_in(groups) or any(door.delegated(p, self.whole.fallback) for _, p in params):
             raise Delegated
         door.refuse([p for _, p in params], names)
         homes: list[torch.Tensor] = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fastopt.torch import parts
 from fastopt.torch.state import NUMPY
 
 TYPES = (torch.Tensor, torch.nn.Parameter)
@@ -43,7 +44,8 @@ def trouble(what: str, tensor: torch.Tensor) -> str | None:
 
 def delegated(p: torch.Tensor, fallback: str | None) -> bool:
     """Whether PyTorch is to step it: where its gradient is sparse, and with a fallback where fastopt cannot."""
-    g = p.grad
+    g = None if p.grad is None else parts.local(p.grad)
+    p = parts.local(p)
     if g is not None and g.layout == torch.sparse_coo:
         return True
     return fallback == "torch" and (trouble("", p) is not None or (g is not None and trouble("", g) is not None))
@@ -60,12 +62,13 @@ def refuse(params: list[torch.Tensor], called: list[str]) -> None:
         if id(p) in seen:
             raise ValueError(f"{what} is {seen[id(p)]} again: it would be stepped twice; pass it once")
         seen[id(p)] = what
-        _refuse_parameter(what, p)
+        refuse_parameter(what, p)
         if p.grad is not None:
             _refuse_gradient(what, p, p.grad)
 
 
-def _refuse_parameter(what: str, p: torch.Tensor) -> None:
+def refuse_parameter(what: str, p: torch.Tensor) -> None:
+    """Raises where a parameter cannot be stepped."""
     found = trouble(what, p)
     if found is not None:
         raise TypeError(f"{found}; {WAY_OUT}")

@@ -10,8 +10,9 @@ import torch
 from torch.optim import optimizer as stock
 
 from fastopt.optimizers.base import Optimizer
-from fastopt.torch import door
+from fastopt.torch import door, parts
 from fastopt.torch.binding import Delegated, Engine, Whole
+from fastopt.torch.shards import Shards
 from fastopt.torch.translation import Translation
 
 DEFAULTS = Whole()._asdict()
@@ -54,7 +55,7 @@ class Fast(torch.optim.Optimizer):
     average : decay of a running average of the parameters, in [0, 1), kept in the state and read by `averages()`.
     threads : at most this many, for steps that are large enough; None for `fastopt.info().threads`.
     flush_subnormals : compute with subnormals flushed to zero. Default False, as PyTorch.
-    fallback : "torch" lets PyTorch step what fastopt has no step for (bfloat16, complex, DTensor, another device); None
+    fallback : "torch" lets PyTorch step what fastopt has no step for (bfloat16, complex, another device); None
         raises.
 
     Gradients are never written. `grad_norm` is the 2-norm of the last step's gradients where it was measured, `skipped`
@@ -84,6 +85,7 @@ class Fast(torch.optim.Optimizer):
             raise ValueError("clip_norm and clip_value together: clip by one of them (set the other to None first)")
         self._added = added
         self._engine = Engine(self._translation, Whole(**added))
+        self._shards = Shards()
         self._divided = False
 
     # The step
@@ -131,21 +133,30 @@ class Fast(torch.optim.Optimizer):
         return loss
 
     def _divided_step(self, unscale: float) -> None:
-        """PyTorch's step for what is delegated to it, then fastopt's for the rest."""
-        if unscale != 1 or self.clip_norm is not None or self.clip_value is not None or self.on_nonfinite is not None:
-            raise ValueError(
-                "some parameters are stepped by PyTorch, which neither clips nor looks at gradients: clip with "
-                "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
-            )
+        """PyTorch's step for what is delegated to it, then fastopt's for the rest, of DTensors over their parts."""
         theirs, ours = [], []
         for group in self.param_groups:
             delegated = [door.delegated(p, self.fallback) for p in group["params"]]
             theirs.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if to]})
             ours.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if not to]})
-        self._divided = any(group["params"] for group in theirs)
-        if self._divided:
+        if any(group["params"] for group in theirs):
+            self._refuse_divided(unscale)
+            self._divided = True
             self._torch_step(theirs)
-        self._engine.step(ours, self.state, unscale)
+        else:
+            ours, self._divided = self.param_groups, False
+        if parts.any_in(ours):
+            self._divided = True
+            self._shards.step(self._engine, ours, self.state, unscale)
+        else:
+            self._engine.step(ours, self.state, unscale)
+
+    def _refuse_divided(self, unscale: float) -> None:
+        if unscale != 1 or self.clip_norm is not None or self.clip_value is not None or self.on_nonfinite is not None:
+            raise ValueError(
+                "some parameters are stepped by PyTorch, which neither clips nor looks at gradients: clip with "
+                "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
+            )
 
     def _torch_step(self, groups: list[dict[str, Any]]) -> None:
         step: Any = _stock(type(self)).step

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ import pytest
 
 from fastopt.core import _core
 
+# Not of what the tests need: where one is missing, the blocks that import it are skipped.
+OTHERS = ("torch", "lightning", "accelerate")
 pytestmark = pytest.mark.skipif(not _core.threads_available(), reason="the pages show a build with threads")
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -39,6 +42,11 @@ def blocks() -> Iterator[Block]:
 
 @pytest.mark.parametrize("block", list(blocks()), ids=lambda block: block.where)
 def test_a_block_runs_alone(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OTHERS:
+        if re.search(rf"^(import|from) {name}\b", block.source, re.M):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = io.StringIO()
