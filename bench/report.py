@@ -1,7 +1,7 @@
 """Pages and pictures of what bench/peers.py measured: python -m bench.report FILE.json
 
-Writes docs/performance.md, docs/performance-size.png and docs/performance-tensors.png, and the block between
-<!-- performance --> and <!-- /performance --> in README.md. Prose is in the templates below, numbers are in the file.
+Writes docs/performance.md, docs/performance-size.png and docs/performance-tensors.png, the block between
+<!-- performance --> and <!-- /performance --> in README.md, and that between such marks in docs/torch.md. Prose is in the templates below, numbers are in the file.
 """
 
 from __future__ import annotations
@@ -456,11 +456,29 @@ def readme_block(data: Data) -> str:
     return f"<!-- performance -->\n{text}\n<!-- /performance -->"
 
 
-def insert(text: str, block: str) -> str:
+def torch_block(data: Data) -> str:
+    """fastopt.torch beside each form of PyTorch's, a line for each work."""
+    rows: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in data.group("torch"):
+        rows.setdefault((row["title"], row["threads"]), {})[row["against"]] = row
+    forms = ("torch", "torch fused", "torch foreach")
+    lines = []
+    for (title, threads), by in rows.items():
+        ours = next(iter(by.values()))["seconds"].get("fastopt.torch")
+        found = (by[form]["ratios"].get(form) if form in by else None for form in forms)
+        cells = ["" if x is None else significant(x["median"]) for x in found]
+        lines.append([title, str(threads), "" if ours is None else time(ours["median"]), *cells])
+    text = table(("step", "threads", "fastopt.torch", "default", "fused", "foreach"), lines)
+    machine = data.whole["machine"]
+    head = f"How many times as long PyTorch {machine['peers'].get('torch', '')} takes, in its three forms, on an {machine['cpu']}:"
+    return f"<!-- torch-speed -->\n{head}\n\n{text}\n<!-- /torch-speed -->"
+
+
+def insert(text: str, block: str, marker: str = "performance", name: str = "README.md") -> str:
     """The text with the block in place of what is between the markers."""
-    pattern = re.compile(r"<!-- performance -->.*?<!-- /performance -->", re.S)
+    pattern = re.compile(rf"<!-- {marker} -->.*?<!-- /{marker} -->", re.S)
     if len(pattern.findall(text)) != 1:
-        raise SystemExit("README.md needs <!-- performance --> and, behind it, <!-- /performance -->, once")
+        raise SystemExit(f"{name} needs <!-- {marker} --> and, behind it, <!-- /{marker} -->, once")
     return pattern.sub(lambda _: block, text)
 
 
@@ -480,6 +498,8 @@ def main() -> None:
     draw_sizes(data.group("sizes"), data.whole["machine"]["caches"], args.docs / "performance-size.png")
     draw_tensors(data.group("tensors", threads=min(data.threads)), args.docs / "performance-tensors.png")
     args.readme.write_text(insert(args.readme.read_text(), readme_block(data)))
+    in_torch = args.docs / "torch.md"
+    in_torch.write_text(insert(in_torch.read_text(), torch_block(data), "torch-speed", in_torch.name))
 
 
 if __name__ == "__main__":

@@ -359,6 +359,8 @@ def test_the_model_is_read_off_the_sweeps(file: Path, report: Any) -> None:
 def test_the_report(file: Path, report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- performance -->\nold \\1 text\n<!-- /performance -->\nafter\n")
+    in_torch = tmp_path / "torch.md"
+    in_torch.write_text("before\n<!-- torch-speed -->\n<!-- /torch-speed -->\nafter\n")
     monkeypatch.setattr(sys, "argv", ["report", str(file), "--docs", str(tmp_path), "--readme", str(readme)])
     report.main()
     page, once = (tmp_path / "performance.md").read_text(), readme.read_text()
@@ -367,6 +369,7 @@ def test_the_report(file: Path, report: Any, tmp_path: Path, monkeypatch: pytest
     assert once.startswith("before\n<!-- performance -->\n")
     assert once.endswith("<!-- /performance -->\nafter\n")
     assert "old" not in once
+    assert "| AdamW, 150 tensors of 8 | 1 |" in in_torch.read_text()
     assert "torch 9.9" in once
     assert "{" not in page + once
     for word in ("2000-01-01", "torch 9.9", "Not installed, and so not here: thinc.", "failed: killed", "| target |"):
