@@ -1,7 +1,8 @@
 """Pages and pictures of what bench/peers.py measured: python -m bench.report FILE.json
 
 Writes docs/performance.md, docs/performance-size.png and docs/performance-tensors.png, the block between
-<!-- performance --> and <!-- /performance --> in README.md, and that between such marks in docs/torch.md. Prose is in the templates below, numbers are in the file.
+<!-- performance --> and <!-- /performance --> in README.md, and that between such marks in docs/torch.md.
+Prose is in the templates below, numbers are in the file.
 """
 
 from __future__ import annotations
@@ -470,7 +471,9 @@ def torch_block(data: Data) -> str:
         lines.append([title, str(threads), "" if ours is None else time(ours["median"]), *cells])
     text = table(("step", "threads", "fastopt.torch", "default", "fused", "foreach"), lines)
     machine = data.whole["machine"]
-    head = f"How many times as long PyTorch {machine['peers'].get('torch', '')} takes, in its three forms, on an {machine['cpu']}:"
+    head = (
+        f"How many times as long the forms of PyTorch {machine['peers'].get('torch', '')} take, on an {machine['cpu']}:"
+    )
     return f"<!-- torch-speed -->\n{head}\n\n{text}\n<!-- /torch-speed -->"
 
 
