@@ -9,6 +9,7 @@ everything else.
 """
 
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
+from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject, Py_TYPE
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.pythread cimport PyThread_get_thread_ident

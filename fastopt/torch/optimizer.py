@@ -11,7 +11,7 @@ from torch.optim import optimizer as stock
 
 from fastopt.optimizers.base import Optimizer
 from fastopt.torch import door
-from fastopt.torch.binding import Delegated, Engine, Whole
+from fastopt.torch.binding import INSIDE, Delegated, Engine, Whole
 from fastopt.torch.translation import Translation
 
 DEFAULTS = Whole()._asdict()
@@ -82,8 +82,12 @@ class Fast(torch.optim.Optimizer):
     def _take(self, added: dict[str, Any]) -> None:
         if added["clip_norm"] is not None and added["clip_value"] is not None:
             raise ValueError("clip_norm and clip_value together: clip by one of them (set the other to None first)")
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            self._engine = Engine(self._translation, Whole(**added))
+        else:
+            engine.change(Whole(**added))
         self._added = added
-        self._engine = Engine(self._translation, Whole(**added))
         self._divided = False
 
     # The step
@@ -132,15 +136,15 @@ class Fast(torch.optim.Optimizer):
                 "some parameters are stepped by PyTorch, which neither clips nor looks at gradients: clip with "
                 "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
             )
-        theirs, ours = [], []
-        for group in self.param_groups:
-            delegated = [door.delegated(p, self.fallback) for p in group["params"]]
-            theirs.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if to]})
-            ours.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if not to]})
+        pairs = [door.halves(group, self.fallback) for group in self.param_groups]
+        theirs = [group for group, _ in pairs]
         self._divided = any(group["params"] for group in theirs)
-        if self._divided:
+        if not self._divided:
+            self._engine.step(self.param_groups, self.state, unscale)
+            return
+        with self._engine.held(INSIDE):
             self._torch_step(theirs)
-        self._engine.step(ours, self.state, unscale)
+        self._engine.step([group for _, group in pairs], self.state, unscale)
 
     def _torch_step(self, groups: list[dict[str, Any]]) -> None:
         step: Any = _stock(type(self)).step
@@ -175,17 +179,19 @@ class Fast(torch.optim.Optimizer):
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Has the averages in the parameters inside a with block; what they were comes back."""
+        """Has the averages in the parameters inside a with block; what they were comes back. A step inside it raises
+        RuntimeError."""
         params = [p for group in self.param_groups for p in group["params"]]
         averages = self.averages()
-        kept = [p.detach().clone() for p in params]
-        try:
-            for p, a in zip(params, averages, strict=True):
-                p.detach().copy_(a)
-            yield
-        finally:
-            for p, a in zip(params, kept, strict=True):
-                p.detach().copy_(a)
+        with self._engine.held("inside averaged() the parameters are their averages: step after the with block"):
+            kept = [p.detach().clone() for p in params]
+            try:
+                for p, a in zip(params, averages, strict=True):
+                    p.detach().copy_(a)
+                yield
+            finally:
+                for p, a in zip(params, kept, strict=True):
+                    p.detach().copy_(a)
 
     # Saving
 
