@@ -25,6 +25,7 @@ from fastopt.torch import door, state
 from fastopt.torch.translation import Translation, translated
 
 OTHERWISE, REFUSED, TAKEN_BACK, APPLIED = range(4)
+UNCHANGED = "the step was not applied, nothing has changed"
 INSIDE = "this optimizer is inside a step already: do one thing at a time"
 
 
@@ -180,9 +181,10 @@ class Engine:
         for name, item in zip(door.names(groups), self.plan.items, strict=True):
             g = item.p.grad
             if g is not None and not bool(torch.isfinite(g).all()):
-                n = int((~torch.isfinite(g)).sum())
-                return f"the gradient of {name} has {n} element{'s' if n > 1 else ''} that {'are' if n > 1 else 'is'} NaN or infinite"
-        return "the norm of the gradients is too large for its type"
+                index = tuple((~torch.isfinite(g)).nonzero()[0].tolist())
+                where = f" at index {index}" if index else ""
+                return f"the gradient of {name} is {g[index].item()}{where}: {UNCHANGED}"
+        return f"the norm of the gradients overflows float64: {UNCHANGED}"
 
     # What the plan asks for
 

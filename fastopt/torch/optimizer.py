@@ -131,17 +131,17 @@ class Fast(torch.optim.Optimizer):
 
     def _divided_step(self, unscale: float) -> None:
         """PyTorch's step for what is delegated to it, then fastopt's for the rest."""
-        if unscale != 1 or self.clip_norm is not None or self.clip_value is not None or self.on_nonfinite is not None:
-            raise ValueError(
-                "some parameters are stepped by PyTorch, which neither clips nor looks at gradients: clip with "
-                "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
-            )
         pairs = [door.halves(group, self.fallback) for group in self.param_groups]
         theirs = [group for group, _ in pairs]
         self._divided = any(group["params"] for group in theirs)
         if not self._divided:
             self._engine.step(self.param_groups, self.state, unscale)
             return
+        if unscale != 1 or self.clip_norm is not None or self.clip_value is not None or self.on_nonfinite is not None:
+            raise ValueError(
+                f"{door.names(theirs)[0]} is stepped by PyTorch, which neither clips nor looks at gradients: clip with "
+                "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
+            )
         with self._engine.held(INSIDE):
             self._torch_step(theirs)
         self._engine.step([group for _, group in pairs], self.state, unscale)
@@ -194,6 +194,18 @@ class Fast(torch.optim.Optimizer):
                     p.detach().copy_(a)
 
     # Saving
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the groups and the state of a state_dict, of this class here or in torch.optim."""
+        super().load_state_dict(state_dict)
+        # PyTorch casts all but "step" to the parameter's dtype: with these scalars a run would go on otherwise.
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(saved, params, strict=True) if self._translation.scalars else ():
+            for key in self._translation.scalars:
+                given, cast = (of_p.get(key) for of_p in (state_dict["state"].get(i, {}), self.state.get(p, {})))
+                if isinstance(given, torch.Tensor) and torch.equal(given.to(cast), cast):
+                    self.state[p][key] = given
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_added": self._added}

@@ -16,7 +16,7 @@ import pytest
 
 import fastopt
 from tests.torch.common import DROP_INS, LAYOUTS, OWN, bits, ft, parameter, torch
-from tests.torch.test_cases import close, params_of, same_state
+from tests.torch.test_cases import DB, close, params_of, same_state
 
 ALL = DROP_INS + OWN
 Pair = tuple[Any, Any]
@@ -79,7 +79,8 @@ def refused(opt: Any, error: type[Exception], *words: str) -> None:
 
 @pytest.mark.parametrize("name", DROP_INS)
 def test_numbers_of_groups_are_read_at_every_step(name: str) -> None:
-    opts = pair(name)
+    # PyTorch's RMSprop makes a buffer for its momentum at the first step only.
+    opts = pair(name, **({"momentum": 0.5} if name == "RMSprop" else {}))
     edits: list[tuple[str, Any]] = [
         ("lr", 0.03),
         ("lr", torch.tensor(0.2)),
@@ -201,7 +202,12 @@ def test_parameters_come_and_go() -> None:
             edit(opt, mine)
             step(opt, 2 * t)
             step(opt, 2 * t + 1)
-        same(opts)
+        for p, q in zip(*map(params_of, opts), strict=True):
+            close(p.detach(), q.detach(), edit.__name__)
+            of_p, of_q = opts[0].state[p], opts[1].state[q]
+            assert of_p.keys() == of_q.keys()
+            for key, x in of_q.items():
+                close(of_p[key], x, f"{edit.__name__}: {key}")
 
 
 def test_groups_swapped_around_each_step() -> None:
@@ -242,7 +248,7 @@ def test_a_step_with_zeros_and_lr_0_creates_state(name: str) -> None:
     step(whole, 0)
     step(whole, 1)
     keys = [set(of_p) - {"average"} for of_p in whole.state.values()]
-    assert [set(of_p) for of_p in opt.state.values()] == keys
+    assert [set(of_p) for of_p in opt.state.values()] == [k for k in keys if k]
 
 
 # State
@@ -408,9 +414,6 @@ def test_data_of_parameters_may_be_replaced(name: str) -> None:
         with torch.no_grad():
             p.set_(p.detach().clone())
 
-    def swapped(p: Any) -> None:
-        torch.utils.swap_tensors(p, torch.nn.Parameter(p.detach().clone()))
-
     for t, change in enumerate([cloned, transposed, with_gaps, shared, set_in_place, cloned]):
         for opt in opts:
             step(opt, 2 * t)
@@ -481,7 +484,6 @@ GRADIENTS: dict[str, Callable[[Any], Any]] = {
     "every second": lambda g: torch.stack([g, g], -1)[..., 0],
     "expanded": lambda g: g.flatten()[:1].reshape([1] * g.dim()).expand(g.shape) if g.numel() else g,
     "negated view": lambda g: torch.complex(torch.zeros_like(g), -g).conj().imag,
-    "negated dense view": lambda g: torch._neg_view(-g),
     "offset": lambda g: torch.cat([g.new_zeros(1), g.flatten()])[1:].reshape(g.shape),
     "leaf with requires_grad": lambda g: g.clone().requires_grad_(),
     "unaligned": lambda g: unaligned(g),
@@ -586,7 +588,7 @@ def test_sparse_gradients_beside_what_pytorch_does_not_do() -> None:
     opt = made(ft.SGD, clip_norm=1.0)
     give(opt, 0)
     params_of(opt)[0].grad = sparse(params_of(opt)[0], 0)
-    refused(opt, ValueError, "parameter 0 of group 0", "clip_grad_norm_")
+    refused(opt, ValueError, "parameter 0 of group 0", "clip_grad_norm_", "unscale")
 
 
 # What is refused
@@ -648,7 +650,7 @@ def test_with_the_fallback_pytorch_steps_them(name: str, make: Callable[[], Any]
     opts = []
     for cls, more in ((getattr(ft, name), {"fallback": "torch"}), (getattr(torch.optim, name), {"foreach": False})):
         named = [("a", make()), ("b", torch.nn.Parameter(torch.ones(2))), ("c", make())]
-        opts.append(cls(named, lr=0.1, weight_decay=0.1, **more))
+        opts.append(cls(named, lr=0.01, weight_decay=0.1, **more))
     for t in range(4):
         for opt in opts:
             for k, p in enumerate(params_of(opt)):
@@ -824,7 +826,7 @@ def test_hooks_of_one_optimizer_and_of_all(name: str) -> None:
 
 def test_a_hook_may_change_the_arguments_and_the_gradients() -> None:
     opt, calls = made(ft.SGD), []
-    opt.register_step_pre_hook(lambda o, args, kwargs: ((lambda: calls.append(1) or 5.0,), {}))
+    opt.register_step_pre_hook(lambda o, args, kwargs: ((args[0], lambda: calls.append(1) or 5.0), {}))
     assert opt.step() == 5.0
     assert calls == [1]
 
@@ -918,7 +920,7 @@ def test_a_model_that_is_trained_and_compiled() -> None:
             loss = (model(x) - y).square().mean()
             loss.backward()
             opt.step()
-            return loss
+            return loss.detach()
 
         run = train if backend is None else torch.compile(train, backend=backend)
         losses.append([run().item() for _ in range(5)])
@@ -983,7 +985,8 @@ def test_deepcopy_and_pickle_go_on_bit_for_bit(name: str) -> None:
     for other in others:
         assert type(other) is type(opt)
         assert (other.clip_value, other.average, other.threads) == (0.7, 0.5, 1)
-        assert other.defaults == opt.defaults
+        # PyTorch adds what later versions have.
+        assert {key: other.defaults[key] for key in opt.defaults} == opt.defaults
     for one in (opt, *others):
         for t in range(3, 6):
             step(one, t)
@@ -1128,7 +1131,7 @@ def test_state_dicts_of_older_versions(name: str) -> None:
         step(opt, 0)
         saved = copy.deepcopy(opt.state_dict())
         for group in saved["param_groups"]:
-            for key in ("maximize", "foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"):
+            for key in (*DB[name].not_og_supported_flags, "decoupled_weight_decay"):
                 group.pop(key, None)
         for of_p in saved["state"].values():
             if "step" in of_p:
