@@ -54,7 +54,7 @@ cdef class TensorPlan(Programmed):
     of that dict), slots (tensors in the order of the rule's), average, steps (the tensor that counts them, or None), numbers
     (tensors of the scalars of its cohort, in their order), lines ((rows, columns) or None) and versioned.
 
-    `owner` is asked to refresh(k, group), the numbers of a group whose dict has changed, for plain(g), a gradient that is
+    `attempt` is called by an owner, who is asked to refresh(k, group), the numbers of a group whose dict has changed, for plain(g), a gradient that is
     aligned and not read with the other sign, and to refuse_alias(i, g), one that shares memory with what is written; `increment` marks
     tensors as written.
     """
@@ -67,9 +67,9 @@ cdef class TensorPlan(Programmed):
     cdef list fresh
     cdef int64_t* times
 
-    def __cinit__(self, Source source, list items, list groups, object state, bint flush, owner, increment):
+    def __cinit__(self, Source source, list items, list groups, object state, bint flush, increment):
         cdef Py_ssize_t i
-        self.source, self.items, self.owner, self.increment = source, items, owner, increment
+        self.source, self.items, self.increment = source, items, increment
         self._allocate(len(items), flush)
         self.grads = [None] * len(items)
         self.bound = <bound_t*>calloc(max(1, len(items)), sizeof(bound_t))
@@ -196,13 +196,15 @@ cdef class TensorPlan(Programmed):
 
     # A step
 
-    def attempt(self, list groups, object state, double unscale):
-        """A step with the gradients that the parameters have: OTHERWISE, with nothing done, where something is not as it was
+    def attempt(self, owner, list groups, object state, double unscale):
+        """A step with the gradients that the parameters have, for its owner: OTHERWISE, with nothing done, where something is not as it was
         bound; REFUSED where a measured gradient is not finite; TAKEN_BACK where rules took it back; or APPLIED.
 
         No bytecode runs between the writing of parameters and the counts.
         """
         cdef Py_ssize_t i
+        # Kept for the step only: the owner has the plan.
+        self.owner = owner
         try:
             if not self._is_as_bound(groups, state) or not self._has_numbers(groups):
                 return OTHERWISE
@@ -212,6 +214,7 @@ cdef class TensorPlan(Programmed):
                 return REFUSED
             return self._count()
         finally:
+            self.owner = None
             for i in range(self.plan.count):
                 self.grads[i] = None
 

@@ -134,10 +134,10 @@ class Engine:
         if not self._lock.acquire(blocking=False):
             raise RuntimeError(self._why)
         try:
-            outcome = OTHERWISE if self.plan is None else self.plan.attempt(groups, states, unscale)
+            outcome = OTHERWISE if self.plan is None else self.plan.attempt(self, groups, states, unscale)
             if outcome == OTHERWISE:
                 self._bind(groups, states)
-                outcome = self.plan.attempt(groups, states, unscale)
+                outcome = self.plan.attempt(self, groups, states, unscale)
             applied = self._told(outcome, groups)
             if self._before:
                 self._settle(states, outcome)
@@ -269,7 +269,7 @@ class Engine:
         ]
         self._names = names
         door.refuse_overlaps(self.source, self._written(items))
-        self.plan = _core.TensorPlan(self.source, items, groups, states, self.whole.flush_subnormals, self, INCREMENT)
+        self.plan = _core.TensorPlan(self.source, items, groups, states, self.whole.flush_subnormals, INCREMENT)
         self._chosen = [self._choices(h, group) for h, group in zip(numbers, groups, strict=True)]
         self._compile(groups, numbers, forms, first)
 

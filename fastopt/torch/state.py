@@ -102,12 +102,17 @@ def stands(found: Any, slot: Slot, home: torch.Tensor, name: str) -> bool:
     """Whether a buffer is there and lies as it is to be stepped; raises where it is no state of the parameter."""
     if found is None:
         return False
-    if not isinstance(found, torch.Tensor) or found.dtype != home.dtype or found.device.type != "cpu":
-        shown = f"{found.dtype} on {found.device}" if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
+    if not isinstance(found, torch.Tensor):
         raise TypeError(
-            f"the state {name} is {shown}: expected a tensor on the CPU with its parameter's dtype, {home.dtype}; "
+            f"the state {name} is a {type(found).__name__}: expected a tensor, or del opt.state[p] to begin anew"
+        )
+    if found.dtype != home.dtype or found.device.type != "cpu":
+        raise TypeError(
+            f"the state {name} is {found.dtype} on {found.device}: expected {home.dtype}, its parameter's, on the CPU; "
             "opt.load_state_dict(opt.state_dict()) converts it"
         )
+    if found.layout != torch.strided or (found.numel() and not found.data_ptr()):
+        raise TypeError(f"the state {name} is {found.layout}, or has lost its memory: expected a dense tensor")
     if found.numel() != elements(slot, home) or (slot.extent == LIKE_P and found.shape != home.shape):
         raise ValueError(
             f"the state {name} has shape {tuple(found.shape)} and its parameter {tuple(home.shape)}: "

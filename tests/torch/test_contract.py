@@ -43,7 +43,9 @@ def step(opt: Any, t: int) -> Any:
 
 
 def pair(name: str, *shapes: tuple[int, ...], **kwargs: Any) -> Pair:
-    return made(getattr(ft, name), *shapes, **kwargs), made(getattr(torch.optim, name), *shapes, foreach=False, **kwargs)
+    return made(getattr(ft, name), *shapes, **kwargs), made(
+        getattr(torch.optim, name), *shapes, foreach=False, **kwargs
+    )
 
 
 def same(opts: Pair) -> None:
@@ -751,7 +753,9 @@ def test_state_that_two_parameters_share_is_refused() -> None:
     first, second = params_of(opt)
     opt.state[second]["exp_avg"] = opt.state[first]["exp_avg"]
     give(opt, 1)
-    refused(opt, ValueError, "the state of parameter 0 of group 0", "the state of parameter 1 of group 0", "share memory")
+    refused(
+        opt, ValueError, "the state of parameter 0 of group 0", "the state of parameter 1 of group 0", "share memory"
+    )
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -27,6 +27,7 @@ WITHOUT = _core.Source(door.TYPES, binding.to_array, table=False)
 
 def by_numpy(opt: Any) -> Any:
     opt._engine.source = WITHOUT
+    opt._engine.plan = None
     return opt
 
 
@@ -82,16 +83,9 @@ def test_a_pytorch_that_has_no_table() -> None:
     """In a process of its own, where the attribute is taken away before fastopt.torch is imported."""
     code = """
 import torch
-class Older(type(torch.Tensor)):
-    pass
-real = getattr
-import builtins
-builtins.getattr = lambda x, name, *d: d[0] if name == "__dlpack_c_exchange_api__" else real(x, name, *d)
-from fastopt.core import _core
-class Without(_core.Source):
-    def __init__(self, types, to_array, table=True):
-        super().__init__(types, to_array, False)
-_core.Source = Without
+if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    del torch.Tensor.__dlpack_c_exchange_api__
+assert not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 import fastopt.torch as ft
 from fastopt.torch import binding
 assert not binding.SOURCE.by_table
@@ -174,17 +168,23 @@ def moves(opt: Any) -> dict[str, Any]:
     }
 
 
-NAMES = list(moves(step(made(ft.AdamW, (64, 64)), 0) or (lambda o: (step(o, 0), o)[1])(made(ft.AdamW, (64, 64)))))
-
-
-@pytest.mark.parametrize("source", ["table", "numpy"])
-@pytest.mark.parametrize("name", NAMES)
-def test_memory_that_goes_away_is_refused_or_bound_anew(name: str, source: str) -> None:
+def _begun() -> Any:
     opt = made(ft.AdamW, (64, 64), (5,))
+    step(opt, 0)
+    return opt
+
+
+# PyTorch lets nobody resize memory that NumPy has seen.
+MOVES = [(name, source) for name in moves(_begun()) for source in ("table", "numpy")]
+MOVES.remove(("parameter's storage gone", "numpy"))
+
+
+@pytest.mark.parametrize(("name", "source"), MOVES)
+def test_memory_that_goes_away_is_refused_or_bound_anew(name: str, source: str) -> None:
+    opt = _begun()
     if source == "numpy":
         by_numpy(opt)
-    for t in range(2):
-        step(opt, t)
+    step(opt, 1)
     give(opt, 2)
     other = params_of(opt)[1]
     moves(opt)[name]()

@@ -243,7 +243,7 @@ def test_prodigy_s_d_comes_back_with_load_state_dict() -> None:
     first, second = make("Prodigy"), make("Prodigy")
     for opt, steps in ((first, 9), (second, 2)):
         for _ in range(steps):
-            give(opt, [np.array(p.detach()) for p in params_of(opt)])
+            give(opt, [p.detach().numpy().copy() for p in params_of(opt)])
             opt.step()
     saved = copy.deepcopy(first.state_dict())
     second.load_state_dict(saved)

@@ -197,7 +197,9 @@ def test_schedulers_leave_no_cycle_of_references() -> None:
 
 def trained(module: Any, kind: str) -> list[Any]:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Tanh(), torch.nn.Linear(6, 1))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 6, bias=False), torch.nn.BatchNorm1d(6), torch.nn.Tanh(), torch.nn.Linear(6, 1)
+    )
     opt = module.AdamW(model.parameters(), lr=0.05)
     swa = torch.optim.swa_utils
     average = {
