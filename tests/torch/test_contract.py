@@ -910,6 +910,7 @@ def test_a_compiled_function_that_steps() -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_a_model_that_is_trained_and_compiled() -> None:
     torch._dynamo.reset()
     losses = []
