@@ -150,8 +150,8 @@ class Engine:
             self._lock.release()
 
     def _settle(self, states: dict[Any, Any], outcome: int) -> None:
-        """Keeps the state that was made for a step, or, where this was refused, has it as it was: a momentum that begins
-        must find no buffer, and one that was refused has not begun."""
+        """Keeps the state that was made for a step, or, where this was refused, has it as it was: a momentum begins
+        where there is no buffer, and with a step that was refused it has not begun."""
         before, self._before = self._before, []
         if outcome in (TAKEN_BACK, APPLIED) or not before:
             return

@@ -20,8 +20,8 @@ OWN = sorted(set(ft.__all__) - set(TORCH) - {"Fast", "LBFGS"})
 
 
 def database() -> dict[str, Any]:
-    """The cases that PyTorch tests its own optimizers with, by class. Their module wants expecttest, a base class of tests
-    that nothing of it here is an instance of."""
+    """The cases that PyTorch tests its own optimizers with, by class. Their module imports expecttest for a base class
+    of tests, of which none is made here."""
     if importlib.util.find_spec("expecttest") is None:
         stand_in: Any = types.ModuleType("expecttest")
         stand_in.TestCase = unittest.TestCase

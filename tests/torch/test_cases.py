@@ -35,15 +35,15 @@ MORE = [
 SHAPES = [(6, 5), (7,), (), (1,), (4, 3, 3, 2), (0,), (1, 9)]
 STEPS = 7
 
-# PyTorch's kernels multiply and add in one rounding or in two, in an order of their own; both begin from the same numbers
-# and take a few roundings a step, so that after STEPS of them a tensor differs by a few dozen roundings of its largest
-# element. Anything wrong, as eps in another place or one step's wrong lr, is thousands of times larger.
+# PyTorch's kernels multiply and add in one rounding or in two, in an order of their own; both begin from the same
+# numbers and take a few roundings a step, so that after STEPS of them a tensor differs by a few dozen roundings of its
+# largest element. Anything wrong, as eps in another place or one step's wrong lr, is thousands of times larger.
 ROUNDINGS = 48
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["f32", "f64"])
 def dtype(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """That of the parameters, and the default: NAdam keeps its product of mu in this one, which limits the comparison."""
+    """That of the parameters, and the default: NAdam keeps its product of mu in this, which limits the comparison."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(request.param)
     yield request.param
@@ -107,7 +107,7 @@ def of_dtype(x: Any, dtype: Any) -> Any:
 
 
 def give(opt: Any, t: int, layout: str) -> None:
-    """The gradients of step t: none for some parameters, laid out otherwise than the parameters in every second step."""
+    """The gradients of step t: none for some parameters, laid out otherwise than these in every second step."""
     rng = torch.Generator().manual_seed(100 + t)
     for k, p in enumerate(params_of(opt)):
         size = 10.0 ** (torch.rand(p.shape, dtype=p.dtype, generator=rng) * 3 - 2.5)

@@ -1154,7 +1154,7 @@ def test_errors_of_own_rules_come_at_construction() -> None:
         ft.Lion(p, lr=-1.0)
     with pytest.raises(TypeError, match="unexpected keyword"):
         ft.Lion(p, learning_rate=1.0)
-    with pytest.raises(TypeError, match="SGD|lr|iterable"):
+    with pytest.raises(TypeError, match="iterable"):
         ft.Lion(3, lr=0.1)
     for name in ALL:
         with pytest.raises(ValueError, match="clip_norm and clip_value together"):
@@ -1172,9 +1172,9 @@ def test_errors_of_own_rules_come_at_construction() -> None:
 
 
 def test_names_that_pytorch_has_and_fastopt_has_not() -> None:
-    with pytest.raises(AttributeError, match="use torch.optim.SparseAdam"):
+    with pytest.raises(AttributeError, match=r"use torch\.optim\.SparseAdam"):
         ft.SparseAdam  # noqa: B018
-    with pytest.raises(AttributeError, match="use torch.optim.lr_scheduler"):
+    with pytest.raises(AttributeError, match=r"use torch\.optim\.lr_scheduler"):
         ft.lr_scheduler  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'Adamz'"):
         ft.Adamz  # noqa: B018

@@ -1,5 +1,5 @@
-"""How tensors are looked at: by DLPack's table or, without it, by what NumPy shares with them; memory that moves or goes
-away in use; and nothing that is held too long."""
+"""How tensors are looked at: by DLPack's table or, without it, by what NumPy shares with them; memory that moves or
+goes away in use; and nothing that is held too long."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def both(name: str, kwargs: dict[str, Any], own: dict[str, Any], dtype: Any, sta
 
 def give(opt: Any, grads: list[Any]) -> None:
     for p, g in zip(params_of(opt), grads, strict=True):
-        p.grad = None if g is None else torch.from_numpy(g)
+        p.grad = None if g is None else torch.from_numpy(g).to(p.dtype)
 
 
 def assert_bits(opt: Any, arrays: list[Any], when: str = "") -> None:
@@ -200,8 +200,8 @@ def test_prodigy_shares_d_among_groups_and_shows_it_in_each() -> None:
     assert opt.param_groups[0]["d"] > 1e-6
 
 
-def make(name: str, **more: Any) -> Any:
-    arrays = values(0, torch.float32)
+def make(name: str, dtype: Any = torch.float32, **more: Any) -> Any:
+    arrays = values(0, dtype)
     kwargs = {"SGD": {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}, "ASGD": {"lr": 0.1, "t0": 2.0}}.get(name, {})
     return getattr(ft, name)(tensors(arrays), **kwargs, average=0.9, **more)
 
@@ -217,10 +217,11 @@ def run(opt: Any, steps: range) -> None:
 
 @pytest.mark.parametrize("name", DROP_INS + OWN)
 @pytest.mark.parametrize("single", [False, True], ids=["f64", "f32"])
-def test_a_run_that_is_resumed_is_the_one_that_goes_on(name: str, single: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32-parameters", "f64-parameters"])
+def test_a_run_that_is_resumed_is_the_one_that_goes_on(name: str, single: bool, dtype: Any) -> None:
     if single:
         torch.set_default_dtype(torch.float32)
-    whole, first, second = make(name), make(name), make(name)
+    whole, first, second = (make(name, dtype) for _ in range(3))
     run(whole, range(1, 10))
     run(first, range(1, 6))
     file = io.BytesIO()
