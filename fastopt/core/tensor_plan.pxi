@@ -5,11 +5,16 @@
 cdef enum:
     OTHERWISE, REFUSED, TAKEN_BACK, APPLIED
 
-# A tensor in the dict of a parameter's state, and where it lay.
+# What a float64 counts to.
+cdef double MOST_STEPS = 2.0**53
+
+# A tensor in the dict of a parameter's state, and where and how it lay: its shape, then its strides.
 cdef struct kept_t:
     PyObject* key
     PyObject* tensor
     char* data
+    int64_t* extents
+    int ndim, bits
 
 # A parameter as it was bound: `home` is what is stepped, itself or a dense copy; `extents` has its shape, its strides, those
 # of home, and its axes by falling stride of home; `count` and `numbers` are tensors of one element, with their bits.
@@ -37,14 +42,21 @@ cdef inline void _write(char* at, int bits, double x) noexcept:
         (<float*>at)[0] = <float>x
 
 
+cdef bint _is_fixed(x):
+    """Whether a value of a group stays what it is while it is the same object, as a tensor does not."""
+    if type(x) is tuple:
+        return all([_is_fixed(y) for y in x])
+    return isinstance(x, (float, int, bool, str, type(None)))
+
+
 cdef class TensorPlan(Programmed):
     """Bound tensors, each a record with p, home, group, state (a dict, or None before its first gradient), kept ((key, tensor)
     of that dict), slots (tensors in the order of the rule's), average, steps (the tensor that counts them, or None), numbers
     (tensors of the scalars of its cohort, in their order), lines ((rows, columns) or None), versioned, and still (its gradient counts as
     None).
 
-    `owner` is asked to refresh(k, group), the numbers of a group whose dict has changed, for plain(g), a gradient that is not
-    read with the other sign, and to refuse_alias(i, g), one that shares memory with what is written; `increment` marks
+    `attempt` is called by an owner, who is asked to refresh(k, group), the numbers of a group whose dict has changed, for plain(g), a gradient that is
+    aligned and not read with the other sign, and to refuse_alias(i, g), one that shares memory with what is written; `increment` marks
     tensors as written.
     """
     cdef Source source
@@ -57,9 +69,9 @@ cdef class TensorPlan(Programmed):
     cdef bint carrying
     cdef int64_t* times
 
-    def __cinit__(self, Source source, list items, list groups, object state, bint flush, owner, increment):
+    def __cinit__(self, Source source, list items, list groups, object state, bint flush, increment):
         cdef Py_ssize_t i
-        self.source, self.items, self.owner, self.increment = source, items, owner, increment
+        self.source, self.items, self.increment = source, items, increment
         self._allocate(len(items), flush)
         self.grads = [None] * len(items)
         self.bound = <bound_t*>calloc(max(1, len(items)), sizeof(bound_t))
@@ -72,9 +84,11 @@ cdef class TensorPlan(Programmed):
         self.remember(groups, state)
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, k
         for i in range(self.plan.count if self.bound else 0):
             free(self.bound[i].extents)
+            for k in range(self.bound[i].keeps if self.bound[i].kept else 0):
+                free(self.bound[i].kept[k].extents)
             free(self.bound[i].kept)
             free(self.bound[i].numbers)
         free(self.bound)
@@ -107,7 +121,8 @@ cdef class TensorPlan(Programmed):
         cdef bound_t* b = &self.bound[i]
         cdef fo_tensor* tensor = &self.plan.tensors[i]
         cdef dl_tensor found
-        cdef Py_ssize_t k, of_one = tensor.size * (b.bits // 8)
+        cdef Py_ssize_t k, j, of_one = tensor.size * (b.bits // 8)
+        cdef kept_t* at
         b.state, b.keeps = <PyObject*>item.state, len(item.kept)
         b.kept = <kept_t*>calloc(max(1, b.keeps), sizeof(kept_t))
         b.numbers = <char**>calloc(max(1, len(item.numbers)), sizeof(char*))
@@ -116,7 +131,14 @@ cdef class TensorPlan(Programmed):
         for k in range(b.keeps):
             key, kept = item.kept[k]
             self.source._look(<PyObject*>kept, &found)
-            b.kept[k].key, b.kept[k].tensor, b.kept[k].data = <PyObject*>key, <PyObject*>kept, _start(&found)
+            at = &b.kept[k]
+            at.key, at.tensor, at.data = <PyObject*>key, <PyObject*>kept, _start(&found)
+            at.ndim, at.bits = found.ndim, found.bits
+            at.extents = <int64_t*>calloc(max(1, 2 * at.ndim), sizeof(int64_t))
+            if not at.extents:
+                raise MemoryError
+            for j in range(at.ndim):
+                at.extents[j], at.extents[at.ndim + j] = found.shape[j], found.strides[j]
         for k in range(len(item.slots)):
             self.source._look(<PyObject*>item.slots[k], &found)
             tensor.slot[FO_SLOT_STATE + k] = _start(&found)
@@ -155,7 +177,7 @@ cdef class TensorPlan(Programmed):
     def remember_group(self, Py_ssize_t k, dict group):
         cdef bint live = False
         for key, x in group.items():
-            if key != "params" and key != "param_names" and not isinstance(x, (float, int, bool, str, tuple, type(None))):
+            if key != "params" and key != "param_names" and not _is_fixed(x):
                 live = True
         self.values[k], self.live[k], self.params_at[k] = list(group.values()), live, list(group).index("params")
 
@@ -170,13 +192,15 @@ cdef class TensorPlan(Programmed):
 
     # A step
 
-    def attempt(self, list groups, object state, double unscale):
-        """A step with the gradients that the parameters have: OTHERWISE, with nothing done, where something is not as it was
+    def attempt(self, owner, list groups, object state, double unscale):
+        """A step with the gradients that the parameters have, for its owner: OTHERWISE, with nothing done, where something is not as it was
         bound; REFUSED where a measured gradient is not finite; TAKEN_BACK where rules took it back; or APPLIED.
 
         No bytecode runs between the writing of parameters and the counts.
         """
         cdef Py_ssize_t i
+        # Kept for the step only: the owner has the plan.
+        self.owner = owner
         try:
             if not self._is_as_bound(groups, state) or not self._has_numbers(groups):
                 return OTHERWISE
@@ -186,6 +210,7 @@ cdef class TensorPlan(Programmed):
                 return REFUSED
             return self._count()
         finally:
+            self.owner = None
             for i in range(self.plan.count):
                 self.grads[i] = None
 
@@ -198,9 +223,9 @@ cdef class TensorPlan(Programmed):
             return False
         for k in range(len(groups)):
             found = groups[k].get("params") if isinstance(groups[k], dict) else None
-            if type(found) is not list:
+            if type(found) is not list and type(found) is not tuple:
                 return False
-            params = <list>found
+            params = <list>found if type(found) is list else list(found)
             for j in range(len(params)):
                 if i == self.plan.count or self.bound[i].p != PyList_GET_ITEM(params, j) or self.bound[i].group != k:
                     return False
@@ -222,7 +247,6 @@ cdef class TensorPlan(Programmed):
         cdef bound_t* b = &self.bound[i]
         cdef dl_tensor found
         cdef Py_ssize_t k
-        cdef PyObject* kept
         g = None if b.still else (<object>b.p).grad
         self.grads[i] = g
         if g is None:
@@ -236,13 +260,22 @@ cdef class TensorPlan(Programmed):
             if found.shape[k] != b.extents[k] or found.strides[k] != b.extents[b.ndim + k]:
                 return False
         for k in range(b.keeps):
-            kept = PyDict_GetItem(<object>b.state, <object>b.kept[k].key)
-            if kept == NULL or kept != b.kept[k].tensor:
-                return False
-            self.source._look(kept, &found)
-            if _start(&found) != b.kept[k].data:
+            if not self._is_kept(b.state, &b.kept[k]):
                 return False
         return self._admit(i, g)
+
+    cdef bint _is_kept(self, PyObject* state, kept_t* at) except -1:
+        cdef dl_tensor found
+        cdef int j
+        cdef PyObject* kept = PyDict_GetItem(<object>state, <object>at.key)
+        if kept == NULL or kept != at.tensor or not self.source._sees(kept, &found):
+            return False
+        if _start(&found) != at.data or found.ndim != at.ndim or found.bits != at.bits:
+            return False
+        for j in range(at.ndim):
+            if found.shape[j] != at.extents[j] or found.strides[j] != at.extents[at.ndim + j]:
+                return False
+        return True
 
     cdef bint _admit(self, Py_ssize_t i, g) except -1:
         """The view of a gradient; False where it does not fit, for Python to say why."""
@@ -258,7 +291,7 @@ cdef class TensorPlan(Programmed):
                 return False
         dense = _alike(b.ndim, b.extents, found.strides, b.extents + 2 * b.ndim)
         # A view that is read with the other sign, as the imaginary part of a conjugate, has gaps, if it has two elements.
-        if not dense or self.plan.tensors[i].size < 2:
+        if not dense or self.plan.tensors[i].size < 2 or not _aligned(&found):
             plain = self.owner.plain(g)
             if plain is not g:
                 self.grads[i] = plain
@@ -293,6 +326,7 @@ cdef class TensorPlan(Programmed):
         """Puts the numbers of this step into the programs; False where tensors of one have come apart."""
         cdef Py_ssize_t i, k, program
         cdef int64_t t
+        cdef double count
         cdef bound_t* b
         for k in range(len(groups)):
             if (self.live[k] or not self._has_values(k, groups[k])) and not self.owner.refresh(k, groups[k]):
@@ -304,9 +338,15 @@ cdef class TensorPlan(Programmed):
             if self.grads[i] is None:
                 continue
             program = self.plan.tensors[i].program
-            t = <int64_t>_read(b.count, b.count_bits) + 1 if b.count != NULL else 1 if self.fresh[program] else 2
-            if t < 1:
-                return False
+            if b.count == NULL:
+                t = 1 if self.fresh[program] else 2
+            else:
+                count = _read(b.count, b.count_bits)
+                if not (0 <= count < MOST_STEPS):
+                    return False
+                t = <int64_t>count + 1
+                if <double>(t - 1) != count:
+                    return False
             if self.times[program] == 0:
                 self.times[program] = t
                 if self.carrying:

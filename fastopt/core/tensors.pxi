@@ -67,20 +67,22 @@ cdef class Source:
             out.shape[i], out.strides[i] = cnp.PyArray_DIM(a, i), cnp.PyArray_STRIDE(a, i) // cnp.PyArray_ITEMSIZE(a)
         return 0
 
+    cdef bint _sees(self, PyObject* tensor, dl_tensor* out) except -1:
+        """Looks at it; False where there is no memory to look at, as of a sparse tensor."""
+        if self.table != NULL:
+            if self.table.look(tensor, out):
+                PyErr_Clear()
+                return False
+            return True
+        self._look(tensor, out)
+        return True
+
     cdef bint _usable(self, PyObject* tensor, dl_tensor* out) except -1:
-        """Looks at it: whether it is plain memory of float32 or float64 here."""
-        if not self._knows(tensor):
-            return False
-        if self.table == NULL:
-            self._look(tensor, out)
-        elif self.table.look(tensor, out) != 0:
-            # It has no memory to be shown, as a sparse one.
-            PyErr_Clear()
-            return False
+        """Looks at it: whether it is plain memory of float32 or float64 here, aligned or not."""
         return (
-            out.device == DL_CPU and out.code == DL_FLOAT and out.lanes == 1 and (out.bits == 32 or out.bits == 64)
+            self._knows(tensor) and self._sees(tensor, out)
+            and out.device == DL_CPU and out.code == DL_FLOAT and out.lanes == 1 and (out.bits == 32 or out.bits == 64)
             and (out.data != NULL or _elements(out) == 0)
-            and <uintptr_t>out.data % (out.bits // 8) == 0
         )
 
     def usable(self, tensor):
@@ -98,13 +100,14 @@ cdef class Source:
             if _reach(&found, &low, &high):
                 ranges.append((low, high, i))
         ranges.sort()
-        furthest = None
+        # Those that reach beyond the start of the next: several may, with their elements between those of each other.
+        reaching = []
         for low, high, i in ranges:
-            if furthest is not None and low < furthest[1]:
-                if _share(self.to_array(tensors[i]), self.to_array(tensors[furthest[2]])):
-                    return tuple(sorted((i, furthest[2])))
-            if furthest is None or high > furthest[1]:
-                furthest = (low, high, i)
+            reaching = [other for other in reaching if other[0] > low]
+            for _, k in reaching:
+                if _share(self.to_array(tensors[i]), self.to_array(tensors[k])):
+                    return tuple(sorted((i, k)))
+            reaching.append((high, i))
         return None
 
 
@@ -130,6 +133,10 @@ cdef bint _reach(dl_tensor* t, uintptr_t* low, uintptr_t* high) noexcept:
             return False
         high[0] += (t.shape[i] - 1) * t.strides[i] * (t.bits // 8)
     return True
+
+
+cdef inline bint _aligned(dl_tensor* t) noexcept:
+    return <uintptr_t>_start(t) % (t.bits // 8) == 0
 
 
 cdef bint _alike(int ndim, const int64_t* shape, const int64_t* a, const int64_t* b) noexcept:

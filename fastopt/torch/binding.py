@@ -6,9 +6,10 @@ not, or groups, gradients or counts have come apart, all is bound anew: only her
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +26,22 @@ from fastopt.torch import door, parts, state
 from fastopt.torch.translation import Translation, plain, translated
 
 OTHERWISE, REFUSED, TAKEN_BACK, APPLIED = range(4)
+UNCHANGED = "the step was not applied, nothing has changed"
+INSIDE = "this optimizer is inside a step already: do one thing at a time"
 
 
 def to_array(tensor: torch.Tensor) -> Any:
     """What NumPy shares with it; of what NumPy has no type for, an array of the same extents."""
     tensor = tensor.detach()
-    if tensor.layout == torch.strided and tensor.dtype in state.NUMPY and tensor.device.type == "cpu":
-        return tensor.numpy()
-    return np.broadcast_to(np.int8(0), tensor.shape)
+    if tensor.layout != torch.strided or tensor.dtype not in state.NUMPY or tensor.device.type != "cpu":
+        return np.broadcast_to(np.int8(0), tensor.shape)
+    if tensor.numel() and not tensor.data_ptr():
+        return np.broadcast_to(np.int8(0), tensor.shape)
+    if tensor.is_neg():
+        # Its memory as it is, without the sign.
+        bare = torch.empty(0, dtype=tensor.dtype)
+        tensor = bare.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    return tensor.numpy()
 
 
 SOURCE = _core.Source(door.TYPES, to_array)
@@ -107,10 +116,28 @@ class Engine:
         self.loss = 0.0
         self.grad_norm: float | None = None
         self._lock = threading.Lock()
+        self._why = INSIDE
+        self._before: list[tuple[Any, dict[str, Any] | None]] = []
 
-    def forget(self) -> None:
-        """Binds anew at the next step."""
-        self.plan = None
+    @contextlib.contextmanager
+    def held(self, why: str) -> Iterator[None]:
+        """Whoever wants a step meanwhile gets a RuntimeError that says why."""
+        self._claim()
+        self._why = why
+        try:
+            yield
+        finally:
+            self._why = INSIDE
+            self._lock.release()
+
+    def change(self, whole: Whole) -> None:
+        """Takes other options, and binds anew at the next step."""
+        with self.held(INSIDE):
+            self.whole, self.plan = whole, None
+
+    def _claim(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError(self._why)
 
     def step(self, groups: list[dict[str, Any]], states: dict[Any, Any], unscale: float, loss: Any = None) -> bool:
         """A step with the gradients that the parameters have, times unscale; returns whether it was applied.
@@ -118,19 +145,37 @@ class Engine:
         if self.rule.needs_loss and not self._takes(loss):
             return False
         if not self._lock.acquire(blocking=False):
-            raise RuntimeError("this optimizer is inside a step already: do one thing at a time")
+            raise RuntimeError(self._why)
         try:
             self._groups = groups
-            outcome = OTHERWISE if self.plan is None else self.plan.attempt(groups, states, unscale)
+            outcome = OTHERWISE if self.plan is None else self.plan.attempt(self, groups, states, unscale)
             if outcome == OTHERWISE:
                 self._bind(groups, states)
-                outcome = self.plan.attempt(groups, states, unscale)
-            return self._told(outcome, groups)
+                outcome = self.plan.attempt(self, groups, states, unscale)
+            applied = self._told(outcome, groups)
+            if self._before:
+                self._settle(states, outcome)
+            return applied
         except BaseException:
+            self._settle(states, OTHERWISE)
             self.plan = None
             raise
         finally:
             self._lock.release()
+
+    def _settle(self, states: dict[Any, Any], outcome: int) -> None:
+        """Keeps the state that was made for a step, or, where this was refused, has it as it was: a momentum begins
+        where there is no buffer, and with a step that was refused it has not begun."""
+        before, self._before = self._before, []
+        if outcome in (TAKEN_BACK, APPLIED) or not before:
+            return
+        self.plan = None
+        for p, of_p in before:
+            if of_p is None:
+                states.pop(p, None)
+            else:
+                states[p].clear()
+                states[p].update(of_p)
 
     def _takes(self, loss: Any) -> bool:
         """Whether the step can go on with this loss."""
@@ -165,14 +210,19 @@ class Engine:
         for name, item in zip(door.names(groups), self.plan.items, strict=True):
             g = item.p.grad
             if g is not None and not bool(torch.isfinite(g).all()):
-                return f"the gradient of {name} has {int((~torch.isfinite(g)).sum())} elements that are NaN or infinite"
-        return "the norm of the gradients is too large for its type"
+                index = tuple((~torch.isfinite(g)).nonzero()[0].tolist())
+                where = f" at index {index}" if index else ""
+                return f"the gradient of {name} is {g[index].item()}{where}: {UNCHANGED}"
+        return f"the norm of the gradients overflows float64: {UNCHANGED}"
 
     # What the plan asks for
 
     def plain(self, g: torch.Tensor) -> torch.Tensor:
-        """A gradient that memory shows as it is: itself, or a copy of one that is read with the other sign."""
-        return g.resolve_neg() if g.is_neg() else g
+        """A gradient that memory shows as it is: itself, or a copy of one that is read with the other sign or lies
+        across the places of elements."""
+        if state.is_plain(g):
+            return g
+        return g.resolve_neg() if g.is_neg() else g.clone()
 
     def advance(self, cohort: Any, t: int) -> Numbers:
         cohort.advanced = self.rule.advance(cohort.h, cohort.scalars, t)
@@ -259,7 +309,7 @@ class Engine:
         ]
         self._names = names
         door.refuse_overlaps(self.source, self._written(items))
-        self.plan = _core.TensorPlan(self.source, items, groups, states, self.whole.flush_subnormals, self, INCREMENT)
+        self.plan = _core.TensorPlan(self.source, items, groups, states, self.whole.flush_subnormals, INCREMENT)
         self._chosen = [self._choices(h, group) for h, group in zip(numbers, groups, strict=True)]
         self._compile(groups, numbers, forms, first)
 
@@ -267,6 +317,7 @@ class Engine:
         """Makes what state is missing, and lays out anew what does not lie as its parameter; returns the ids of those
         parameters whose buffers are new."""
         keys = self.translation.keys
+        self._before = [(p, dict(states[p]) if p in states else None) for p, _, form, *_ in new if self._keeps(form)]
         lacking = []
         for p, home, form, h, name in new:
             of_p = states[p] if self._keeps(form) else {}
@@ -292,7 +343,9 @@ class Engine:
         for _, key, _, p, _, of_p, _ in lacking:
             found = of_p.get(key)
             if found is None:
-                fresh.add(id(p))
+                # An average may begin when the rule has long done so.
+                if key != "average":
+                    fresh.add(id(p))
             else:
                 made[id(p), key].copy_(found)
             of_p[key] = made[id(p), key]

@@ -14,13 +14,27 @@ WAY_OUT = "pass fallback='torch' to let PyTorch step such parameters"
 
 
 def names(groups: list[dict[str, Any]]) -> list[str]:
-    """What each parameter is called in messages."""
+    """What each parameter is called in messages: by its name, or by its place in its group."""
     found = []
     for k, group in enumerate(groups):
-        known = group.get("param_names") or [None] * len(group["params"])
-        for i, name in enumerate(known):
-            found.append(f"parameter {name!r}" if name is not None else f"parameter {i} of group {k}")
+        known = group.get("param_names") or ()
+        for i, _ in enumerate(group["params"]):
+            name = known[i] if i < len(known) else i
+            found.append(f"parameter {name} of group {k}" if isinstance(name, int) else f"parameter {name!r}")
     return found
+
+
+def halves(group: dict[str, Any], fallback: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A group's parameters that PyTorch is to step, and the others, as groups that name them as the whole does."""
+    known = group.get("param_names") or range(len(group["params"]))
+    theirs: list[Any] = []
+    ours: list[Any] = []
+    for p, name in zip(group["params"], known, strict=True):
+        (theirs if delegated(p, fallback) else ours).append((p, name))
+    first, second = (
+        {**group, "params": [p for p, _ in half], "param_names": [name for _, name in half]} for half in (theirs, ours)
+    )
+    return first, second
 
 
 def trouble(what: str, tensor: torch.Tensor) -> str | None:

@@ -11,7 +11,7 @@ from torch.optim import optimizer as stock
 
 from fastopt.optimizers.base import Optimizer
 from fastopt.torch import door, parts
-from fastopt.torch.binding import Delegated, Engine, Whole
+from fastopt.torch.binding import INSIDE, Delegated, Engine, Whole
 from fastopt.torch.shards import Shards
 from fastopt.torch.translation import Translation
 
@@ -83,8 +83,12 @@ class Fast(torch.optim.Optimizer):
     def _take(self, added: dict[str, Any]) -> None:
         if added["clip_norm"] is not None and added["clip_value"] is not None:
             raise ValueError("clip_norm and clip_value together: clip by one of them (set the other to None first)")
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            self._engine = Engine(self._translation, Whole(**added))
+        else:
+            engine.change(Whole(**added))
         self._added = added
-        self._engine = Engine(self._translation, Whole(**added))
         self._shards = Shards()
         self._divided = False
 
@@ -115,6 +119,7 @@ class Fast(torch.optim.Optimizer):
                 loss = closure()
         if given is not None and not self._translation.rule.needs_loss:
             raise TypeError(f"{type(self).__name__} does not take the loss: leave out loss=")
+        value = loss if given is None else given
         mine = self.__dict__
         unscale = 1.0
         if "found_inf" in mine or "grad_scale" in mine:
@@ -125,36 +130,34 @@ class Fast(torch.optim.Optimizer):
                 unscale = 1 / float(scale)
         if not self._divided:
             try:
-                self._engine.step(self.param_groups, self.state, unscale, loss if given is None else given)
+                self._engine.step(self.param_groups, self.state, unscale, value)
                 return loss
             except Delegated:
                 self._divided = True
-        self._divided_step(unscale)
+        self._divided_step(unscale, value)
         return loss
 
-    def _divided_step(self, unscale: float) -> None:
+    def _divided_step(self, unscale: float, loss: Any) -> None:
         """PyTorch's step for what is delegated to it, then fastopt's for the rest, of DTensors over their parts."""
-        theirs, ours = [], []
-        for group in self.param_groups:
-            delegated = [door.delegated(p, self.fallback) for p in group["params"]]
-            theirs.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if to]})
-            ours.append({**group, "params": [p for p, to in zip(group["params"], delegated, strict=True) if not to]})
+        pairs = [door.halves(group, self.fallback) for group in self.param_groups]
+        theirs, ours = [group for group, _ in pairs], [group for _, group in pairs]
         if any(group["params"] for group in theirs):
-            self._refuse_divided(unscale)
+            self._refuse_divided(theirs, unscale)
             self._divided = True
-            self._torch_step(theirs)
+            with self._engine.held(INSIDE):
+                self._torch_step(theirs)
         else:
             ours, self._divided = self.param_groups, False
         if parts.any_in(ours):
             self._divided = True
-            self._shards.step(self._engine, ours, self.state, unscale)
+            self._shards.step(self._engine, ours, self.state, unscale, loss)
         else:
-            self._engine.step(ours, self.state, unscale)
+            self._engine.step(ours, self.state, unscale, loss)
 
-    def _refuse_divided(self, unscale: float) -> None:
+    def _refuse_divided(self, theirs: list[dict[str, Any]], unscale: float) -> None:
         if unscale != 1 or self.clip_norm is not None or self.clip_value is not None or self.on_nonfinite is not None:
             raise ValueError(
-                "some parameters are stepped by PyTorch, which neither clips nor looks at gradients: clip with "
+                f"{door.names(theirs)[0]} is stepped by PyTorch, which neither clips nor looks at gradients: clip with "
                 "torch.nn.utils.clip_grad_norm_, and unscale, before the step"
             )
 
@@ -191,19 +194,33 @@ class Fast(torch.optim.Optimizer):
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Has the averages in the parameters inside a with block; what they were comes back."""
+        """Has the averages in the parameters inside a with block; what they were comes back. A step inside it raises
+        RuntimeError."""
         params = [p for group in self.param_groups for p in group["params"]]
         averages = self.averages()
-        kept = [p.detach().clone() for p in params]
-        try:
-            for p, a in zip(params, averages, strict=True):
-                p.detach().copy_(a)
-            yield
-        finally:
-            for p, a in zip(params, kept, strict=True):
-                p.detach().copy_(a)
+        with self._engine.held("inside averaged() the parameters are their averages: step after the with block"):
+            kept = [p.detach().clone() for p in params]
+            try:
+                for p, a in zip(params, averages, strict=True):
+                    p.detach().copy_(a)
+                yield
+            finally:
+                for p, a in zip(params, kept, strict=True):
+                    p.detach().copy_(a)
 
     # Saving
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the groups and the state of a state_dict, of this class here or in torch.optim."""
+        super().load_state_dict(state_dict)
+        # PyTorch casts all but "step" to the parameter's dtype: with these scalars a run would go on otherwise.
+        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(saved, params, strict=True) if self._translation.scalars else ():
+            for key in self._translation.scalars:
+                given, cast = (of_p.get(key) for of_p in (state_dict["state"].get(i, {}), self.state.get(p, {})))
+                if isinstance(given, torch.Tensor) and torch.equal(given.to(cast), cast):
+                    self.state[p][key] = given
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_added": self._added}

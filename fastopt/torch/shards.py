@@ -49,7 +49,7 @@ class Shards:
         self._parts: dict[torch.Tensor, torch.Tensor] = {}
         self._states: dict[torch.Tensor, dict[str, Any]] = {}
 
-    def step(self, engine: Any, groups: list[dict[str, Any]], states: Any, unscale: float) -> bool:
+    def step(self, engine: Any, groups: list[dict[str, Any]], states: Any, unscale: float, loss: Any = None) -> bool:
         """A step of these groups, over parts."""
         params = [p for group in groups for p in group["params"]]
         parts = self._parts_of(engine, groups)
@@ -60,7 +60,7 @@ class Shards:
                     parts[p].grad = _gradient(p)
             of_parts: Any = defaultdict(dict)
             of_parts.update({parts[p]: self._state(p, states[p]) for p in params if p in states})
-            applied: bool = engine.step(inside, of_parts, unscale)
+            applied: bool = engine.step(inside, of_parts, unscale, loss)
         finally:
             for p in params:
                 if parts[p] is not p:

@@ -27,6 +27,11 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return True
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether memory shows its elements: they are aligned, and not read with the other sign."""
+    return not tensor.is_neg() and tensor.data_ptr() % tensor.element_size() == 0
+
+
 def lies_as(tensor: torch.Tensor, home: torch.Tensor) -> bool:
     """Whether elements of both lie in the same order, without gaps."""
     pairs = zip(tensor.stride(), home.stride(), home.shape, strict=True)
@@ -75,16 +80,19 @@ def counted(found: Any, name: str) -> torch.Tensor:
     """A count of steps that can be written in place: the one found, or one like it."""
     if found is None:
         return scalar(0.0)
-    if isinstance(found, torch.Tensor) and found.dtype in NUMPY and found.device.type == "cpu" and found.numel() == 1:
-        return found
-    if isinstance(found, (int, float, torch.Tensor)):
-        return scalar(float(found))
-    raise TypeError(f"the step of {name} is {found!r}: expected a tensor that holds a number")
+    is_tensor = isinstance(found, torch.Tensor)
+    if not isinstance(found, (int, float)) and not (is_tensor and found.numel() == 1):
+        raise TypeError(f"the step of {name} is {found!r}: expected a tensor that holds one number")
+    x = float(found)
+    if not (0 <= x < 2**53 and x == int(x)):
+        raise ValueError(f"the step of {name} is {x:g}: expected how many steps it has had, a whole number from 0 on")
+    in_place = is_tensor and found.dtype in NUMPY and found.device.type == "cpu" and is_plain(found)
+    return found if in_place else scalar(x)
 
 
 def home(p: torch.Tensor, by_rows: bool) -> torch.Tensor:
     """What is stepped: itself where it lies without gaps, and in rows where these count, else room for a copy."""
-    if p.is_contiguous() if by_rows else is_dense(p):
+    if is_plain(p) and (p.is_contiguous() if by_rows else is_dense(p)):
         return p
     order = torch.contiguous_format if by_rows else torch.preserve_format
     return torch.empty_like(p.detach(), memory_format=order)
@@ -94,8 +102,20 @@ def stands(found: Any, slot: Slot, home: torch.Tensor, name: str) -> bool:
     """Whether a buffer is there and lies as it is to be stepped; raises where it is no state of the parameter."""
     if found is None:
         return False
-    if not isinstance(found, torch.Tensor) or found.dtype != home.dtype or found.device.type != "cpu":
-        raise TypeError(f"the state {name} is not a tensor on the CPU with its parameter's dtype, {home.dtype}")
+    if not isinstance(found, torch.Tensor):
+        raise TypeError(
+            f"the state {name} is a {type(found).__name__}: expected a tensor, or del opt.state[p] to begin anew"
+        )
+    if found.dtype != home.dtype or found.device.type != "cpu":
+        raise TypeError(
+            f"the state {name} is {found.dtype} on {found.device}: expected {home.dtype}, its parameter's, on the CPU; "
+            "opt.load_state_dict(opt.state_dict()) converts it"
+        )
+    if found.layout != torch.strided or (found.numel() and not found.data_ptr()):
+        raise TypeError(f"the state {name} is {found.layout}, or has lost its memory: expected a dense tensor")
     if found.numel() != elements(slot, home) or (slot.extent == LIKE_P and found.shape != home.shape):
-        raise ValueError(f"the state {name} has shape {tuple(found.shape)} and its parameter {tuple(home.shape)}")
-    return lies_as(found, home) if slot.extent == LIKE_P else found.is_contiguous()
+        raise ValueError(
+            f"the state {name} has shape {tuple(found.shape)} and its parameter {tuple(home.shape)}: "
+            "del opt.state[p] to begin anew, or load the state of this parameter"
+        )
+    return is_plain(found) and (lies_as(found, home) if slot.extent == LIKE_P else found.is_contiguous())

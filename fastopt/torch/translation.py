@@ -72,7 +72,8 @@ ADAFACTOR = {name: option.default for name, option in optimizers.Adafactor.own_o
 
 
 def _adafactor(group: Mapping[str, Any]) -> Numbers:
-    return {**ADAFACTOR, "decoupled_decay": group["weight_decay"]}
+    rest = {name: x for name, x in ADAFACTOR.items() if name not in group}
+    return {**rest, "decoupled_decay": group["weight_decay"]}
 
 
 class Averaged(optimizers.ASGD):
