@@ -152,6 +152,17 @@ def test_a_tensor_lr_and_tensor_betas_may_be_written_in_place() -> None:
         same(opts)
 
 
+def test_tensor_betas_beside_a_plain_lr_may_be_written_in_place() -> None:
+    opts = pair("Adam")
+    for opt in opts:
+        opt.param_groups[0]["betas"] = (torch.tensor(0.5), torch.tensor(0.6))
+    for t in range(6):
+        for opt in opts:
+            opt.param_groups[0]["betas"][t % 2].add_(0.05)
+            step(opt, t)
+        same(opts)
+
+
 def test_one_tensor_lr_for_several_groups() -> None:
     for t, cls in enumerate((ft.AdamW, ft.SGD)):
         lr = torch.tensor(0.1)
