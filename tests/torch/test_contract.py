@@ -321,6 +321,16 @@ def test_state_may_be_edited(name: str) -> None:
         same(opts)
 
 
+def test_state_may_be_transposed_in_place() -> None:
+    opts = pair("AdamW", (4, 4))
+    for t in range(3):
+        for opt in opts:
+            step(opt, 2 * t)
+            opt.state[params_of(opt)[0]]["exp_avg"].t_()
+            step(opt, 2 * t + 1)
+        same(opts)
+
+
 def test_state_of_a_momentum_that_pytorch_once_saved_as_none() -> None:
     opts = pair("SGD", momentum=0.9, dampening=0.5)
     for opt in opts:

@@ -143,7 +143,7 @@ def moves(opt: Any) -> dict[str, Any]:
     def set_same_place(tensor: Any) -> Any:
         def do() -> None:
             with torch.no_grad():
-                tensor.set_(tensor.untyped_storage(), tensor.storage_offset(), (2,), (1,))
+                tensor.set_(tensor.untyped_storage(), tensor.storage_offset(), (2, 64), (64, 1))
 
         return do
 
