@@ -152,6 +152,17 @@ def test_a_tensor_lr_and_tensor_betas_may_be_written_in_place() -> None:
         same(opts)
 
 
+def test_tensor_betas_beside_a_plain_lr_may_be_written_in_place() -> None:
+    opts = pair("Adam")
+    for opt in opts:
+        opt.param_groups[0]["betas"] = (torch.tensor(0.5), torch.tensor(0.6))
+    for t in range(6):
+        for opt in opts:
+            opt.param_groups[0]["betas"][t % 2].add_(0.05)
+            step(opt, t)
+        same(opts)
+
+
 def test_one_tensor_lr_for_several_groups() -> None:
     for t, cls in enumerate((ft.AdamW, ft.SGD)):
         lr = torch.tensor(0.1)
@@ -307,6 +318,16 @@ def test_state_may_be_edited(name: str) -> None:
             edit(opt)
             step(opt, 3 * t + 1)
             step(opt, 3 * t + 2)
+        same(opts)
+
+
+def test_state_may_be_transposed_in_place() -> None:
+    opts = pair("AdamW", (4, 4))
+    for t in range(3):
+        for opt in opts:
+            step(opt, 2 * t)
+            opt.state[params_of(opt)[0]]["exp_avg"].t_()
+            step(opt, 2 * t + 1)
         same(opts)
 
 
