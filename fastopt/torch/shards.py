@@ -43,7 +43,7 @@ def _is_elementwise(form: Form) -> bool:
 
 
 class Shards:
-    """The parts of an optimizer's DTensors as plain tensors: the same from step to step, as long as their owners are."""
+    """The parts of an optimizer's DTensors as plain tensors, the same from step to step while their owners are."""
 
     def __init__(self) -> None:
         self._parts: dict[torch.Tensor, torch.Tensor] = {}
