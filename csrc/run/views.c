@@ -1,4 +1,6 @@
 /* Elements of an array of any strides: see views.h. */
+#include <string.h>
+
 #include "run/views.h"
 
 /* Does ROW for the pieces of one stride that make up the elements [start, start + n) of a view in its walking
@@ -40,7 +42,7 @@ void view_store(const fo_functions *f, const fo_view *view, ptrdiff_t start, ptr
 {
     const ptrdiff_t size = fo_item_size(view->dtype);
     if (view->dense) {
-        f->scatter(n, in, view->data + start * size, size);
+        memcpy(view->data + start * size, in, (size_t)(n * size));
         return;
     }
     FOR_EACH_ROW(view, start, n, f->scatter(count, in + done * size, row, stride));

@@ -14,7 +14,6 @@ from fastopt.engine.hyperparameters import Own, show
 from fastopt.schedules.averaging import ema_decay
 from fastopt.schedules.base import Scalar
 from fastopt.torch import displaced, door, parts, state, walks
-from fastopt.torch.binding import SOURCE
 
 WHY = "the averages are in the parameters: step after the with block of averaged()"
 
@@ -82,7 +81,7 @@ class EMA:
         displaced.refuse(params)
         if self.count:
             decay = EMA.decay.at(self.count if self.debias else self.count - 1, self._schedule())
-            self._average([parts.local(p) for p in params], float(decay))
+            self._average(parts.locals_of(params), float(decay))
         else:
             for p, a in zip(params, self._averages.values(), strict=True):
                 a.copy_(p.detach())
@@ -90,14 +89,15 @@ class EMA:
         self.count += 1
 
     def _average(self, params: list[torch.Tensor], decay: float) -> None:
-        for name, p in zip(self._params, params, strict=True):
-            if not SOURCE.usable(p):
+        averages = parts.locals_of(self._averages.values())
+        try:
+            made = walks.average(params, averages, decay, self.threads)
+        except TypeError:
+            for name, p in zip(self._params, params, strict=True):
                 door.refuse_parameter(f"parameter {name!r}", p)
-        averages = [parts.local(a) for a in self._averages.values()]
-        made = walks.average(params, averages, decay, self.threads)
-        for (name, p), a, before in zip(self._params.items(), made, averages, strict=True):
-            if a is not before:
-                self._averages[name] = parts.like(a, p)
+            raise
+        if made is not averages:
+            self._averages = {name: parts.like(a, p) for (name, p), a in zip(self._params.items(), made, strict=True)}
 
     def _schedule(self) -> Scalar:
         if self.debias or self.warmup or self.start:

@@ -67,7 +67,11 @@ INCREMENT = _incrementer()
 
 def marked(tensors: Sequence[torch.Tensor]) -> None:
     """Marks tensors as written in place."""
-    INCREMENT([t for t in tensors if not t.is_inference()])
+    try:
+        INCREMENT(list(tensors))
+    except RuntimeError:
+        # Some of inference mode, which count nothing; that others count twice is no harm.
+        INCREMENT([t for t in tensors if not t.is_inference()])
 
 
 class Bound(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     part: torch.Tensor = tensor._local_tensor
     # What a collective has not brought yet.
     return part.wait() if hasattr(part, "wait") else part
+
+
+def locals_of(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """`local` of each."""
+    return list(tensors) if dtensor() == () else [local(tensor) for tensor in tensors]
 
 
 def like(part: torch.Tensor, p: torch.Tensor) -> torch.Tensor:

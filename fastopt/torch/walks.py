@@ -20,7 +20,7 @@ def average(
     """averages = decay averages + (1 - decay) params; returns the averages, those anew that have to lie elsewhere."""
     calls: Calls = [("average", {"decay": decay, "gain": 1 - decay})]
     try:
-        walk = _core.TensorPass(SOURCE, params, params, list(averages))
+        walk = _core.TensorPass(SOURCE, params, params, averages)
     except ValueError:
         params = [dense(p) for p in params]
         averages = [a if state.lies_as(a, p) else laid_out(a, p) for a, p in zip(averages, params, strict=True)]

@@ -221,6 +221,21 @@ def test_averages_of_awkward_parameters() -> None:
         expected = [0.5 * a + 0.5 * p.detach() for a, p in zip(expected, params, strict=True)]
     for a, b in zip(ema.averages.values(), expected, strict=True):
         torch.testing.assert_close(a, b)
+    params[3].data = params[3].data.bfloat16()
+    with pytest.raises(TypeError, match="parameter '3' is bfloat16"):
+        ema.update()
+
+
+def test_averages_and_clipping_in_inference_mode() -> None:
+    params = parameters()
+    with torch.inference_mode():
+        ema = ft.EMA(params, 0.5)
+        ema.update()
+        ema.update()
+        p = torch.ones(3)
+        p.grad = torch.ones(3)
+        assert ft.clip_grad_norm_([p], 0.5) > 1
+        assert p.grad[0] < 0.3
 
 
 def test_parameters_come_back_from_averages() -> None:
