@@ -155,7 +155,7 @@ def test_first_order_optimizers_by_name(name: str) -> None:
     for _ in range(30):
         iterates.append(p.copy())
         losses.append(quadratic(p)[0])
-        opt.step(quadratic(p)[1])
+        opt.step(quadratic(p)[1], **({"loss": losses[-1]} if opt.takes_loss else {}))
     found = fastopt.minimize(quadratic, [4, -2], name.lower(), lr=0.1, max_iterations=29, gtol=0)
     best = int(np.argmin(losses))
     assert (found.nit, found.nfev, found.success, found.status) == (29, 30, False, 1)
