@@ -289,7 +289,7 @@ def test_who_looked_at_what_is_accumulated_before_it_was_loaded_adds_nothing() -
     with pytest.raises(RuntimeError, match="accumulate again"):
         seen.plan.admitted(g, opt._engine.match, seen.add, opt._engine, 1.0, None)
     with pytest.raises(RuntimeError, match="accumulate again"):
-        seen.step(opt._engine, fastopt.Report, 1.0)
+        seen.step(opt._engine, fastopt.Report, 1.0, None)
     assert opt.t == 0
     assert opt.accumulate(g) == 2
 
