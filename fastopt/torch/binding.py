@@ -56,7 +56,7 @@ def _incrementer() -> Callable[[list[torch.Tensor]], None]:
     """What marks tensors as written, so that backward through an old graph is refused."""
     try:
         torch._C._increment_version([])
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, RuntimeError):  # Before 2.5 it takes one tensor.
         return _increment
     found: Callable[[list[torch.Tensor]], None] = torch._C._increment_version
     return found
