@@ -16,7 +16,7 @@ ft: Any = importlib.import_module("fastopt.torch")
 CLASSES: Any = importlib.import_module("fastopt.torch.classes").CLASSES
 TORCH: Any = importlib.import_module("fastopt.torch.translation").TORCH
 
-DROP_INS = sorted(TORCH)
+DROP_INS = sorted(set(TORCH) & set(CLASSES))  # Those that this version of PyTorch has.
 # Those that need the loss have a test of their own.
 OWN = sorted(name for name in set(CLASSES) - set(TORCH) if not CLASSES[name]._translation.rule.needs_loss)
 
@@ -24,12 +24,13 @@ OWN = sorted(name for name in set(CLASSES) - set(TORCH) if not CLASSES[name]._tr
 def database() -> dict[str, Any]:
     """The cases that PyTorch tests its own optimizers with, by class. Their module imports expecttest for a base class
     of tests, of which none is made here."""
-    if importlib.util.find_spec("expecttest") is None:
+    if "expecttest" not in sys.modules and importlib.util.find_spec("expecttest") is None:
         stand_in: Any = types.ModuleType("expecttest")
         stand_in.TestCase = unittest.TestCase
         sys.modules["expecttest"] = stand_in
     module = importlib.import_module("torch.testing._internal.common_optimizers")
-    return {info.optim_cls.__name__: info for info in module.optim_db}
+    known = {info.optim_cls.__name__: info for info in module.optim_db}
+    return {name: info for name, info in known.items() if name in CLASSES}
 
 
 def bits(tensor: Any) -> bytes:
