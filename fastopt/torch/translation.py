@@ -52,6 +52,11 @@ def _adam(group: Mapping[str, Any]) -> Numbers:
     return {**_decay(group), "amsgrad": group["amsgrad"]}
 
 
+def _adamw(group: Mapping[str, Any]) -> Numbers:
+    """Before PyTorch 2.7 its groups do not say that the decay is decoupled."""
+    return _adam({"decoupled_weight_decay": True, **group})
+
+
 def _sgd(group: Mapping[str, Any]) -> Numbers:
     return {**_decay(group), "has_momentum": group["momentum"] != 0, "momentum_form": "accumulate"}
 
@@ -105,7 +110,7 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq", "v_max": "max_exp_avg_sq"}
 TORCH: dict[str, Translation] = {
     "SGD": Translation(optimizers.SGD, _sgd, {"b": "momentum_buffer"}, counted=False),
     "Adam": Translation(optimizers.Adam, _adam, MOMENTS),
-    "AdamW": Translation(optimizers.AdamW, _adam, MOMENTS),
+    "AdamW": Translation(optimizers.AdamW, _adamw, MOMENTS),
     "Adagrad": Translation(optimizers.Adagrad, _adagrad, {"s": "sum"}),
     "RMSprop": Translation(optimizers.RMSprop, _rmsprop, {"v": "square_avg", "b": "momentum_buffer", "m": "grad_avg"}),
     "NAdam": Translation(optimizers.NAdam, _decay, MOMENTS, scalars=("mu_product",)),
