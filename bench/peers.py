@@ -282,8 +282,7 @@ def rows(threads: int, quick: bool = False) -> Iterator[Row]:
     for group, found in GROUPS.items():
         for one in found(threads):
             if isinstance(one, Steady):
-                if not quick:
-                    yield one
+                yield one
                 continue
             sweep = group in ("sizes", "tensors")
             if not quick or group in PROMISES or (sweep and one.work.elements <= 1e6 and "3" not in one.title):
