@@ -28,3 +28,13 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.use_isa(request.param)
     yield request.param
     _core.use_isa(before)
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    """PyTorch makes tensors of float64, numbers of its optimizers' state among them."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

@@ -317,15 +317,10 @@ cdef class Plan(Programmed):
     cdef _refuse_written(self, Py_ssize_t i, object g):
         """A gradient that shares memory with what the step writes would change under it."""
         cdef uintptr_t low, high
-        cdef Py_ssize_t first = 0, last = self.range_count, middle
+        cdef Py_ssize_t first
         if not _byte_range(g, &low, &high):
             return
-        while first < last:
-            middle = (first + last) // 2
-            if self.ranges[middle].high <= low:
-                first = middle + 1
-            else:
-                last = middle
+        first = self._first_beyond(low)
         while first < self.range_count and self.ranges[first].low < high:
             name, written = self._written(self.ranges[first].owner)
             if _share(g, written):

@@ -182,6 +182,17 @@ cdef class Programmed(Claimed):
         for k, (low, high, owner) in enumerate(found):
             self.ranges[k].low, self.ranges[k].high, self.ranges[k].owner = low, high, owner
 
+    cdef Py_ssize_t _first_beyond(self, uintptr_t low) noexcept:
+        """The first of these ranges that ends behind this place."""
+        cdef Py_ssize_t first = 0, last = self.range_count, middle
+        while first < last:
+            middle = (first + last) // 2
+            if self.ranges[middle].high <= low:
+                first = middle + 1
+            else:
+                last = middle
+        return first
+
     def __dealloc__(self):
         free(self.plan.tensors)
         _free_views(self.plan.grads, self.plan.count)

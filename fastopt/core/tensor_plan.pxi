@@ -1,6 +1,6 @@
 # A plan whose parameters, gradients and state are tensors of another library, included by _core.pyx. Their owner may replace
 # any of them between two steps: so each step looks at all of them again, and where one is not what the plan was made of, it
-# does nothing and says so. Only then is Python asked for more (fastopt/torch/engine.py).
+# does nothing and says so. Only then is Python asked for more (fastopt/torch/binding.py).
 
 cdef enum:
     OTHERWISE, REFUSED, TAKEN_BACK, APPLIED
@@ -311,15 +311,10 @@ cdef class TensorPlan(Programmed):
     cdef bint _overlaps(self, dl_tensor* found) noexcept:
         """Whether its bytes reach into what a step writes; its elements may still lie between."""
         cdef uintptr_t low, high
-        cdef Py_ssize_t first = 0, last = self.range_count, middle
+        cdef Py_ssize_t first
         if not _reach(found, &low, &high):
             return False
-        while first < last:
-            middle = (first + last) // 2
-            if self.ranges[middle].high <= low:
-                first = middle + 1
-            else:
-                last = middle
+        first = self._first_beyond(low)
         return first < self.range_count and self.ranges[first].low < high
 
     cdef bint _has_numbers(self, list groups) except -1:

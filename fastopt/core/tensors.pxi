@@ -1,5 +1,5 @@
 # Tensors of another library as the core sees them, included by _core.pyx: DLPack's C exchange table shows them without taking
-# hold of them. What is refused of them, and what they are called, is for who binds them (fastopt/torch/engine.py).
+# hold of them. What is refused of them, and what they are called, is for who binds them (fastopt/torch/binding.py).
 
 cdef struct dl_tensor:
     void* data

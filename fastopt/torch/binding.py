@@ -148,8 +148,7 @@ class Engine:
         `loss` is for rules that need it."""
         if self.rule.needs_loss and not self._takes(loss):
             return False
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(self._why)
+        self._claim()
         try:
             self._groups = groups
             outcome = OTHERWISE if self.plan is None else self.plan.attempt(self, groups, states, unscale)

@@ -12,7 +12,7 @@ import torch
 
 from fastopt.engine.program import Form, Walk
 from fastopt.torch import door
-from fastopt.torch.binding import INCREMENT
+from fastopt.torch.binding import marked
 from fastopt.torch.parts import dtensor, is_parted, like, local
 
 
@@ -71,8 +71,7 @@ class Shards:
         for p in params:
             if parts[p] in of_parts:
                 self._show(p, of_parts[parts[p]], states, engine.translation.scalars)
-        if any(p.grad is not None and parts[p] is not p for p in params):
-            INCREMENT([p for p in params if p.grad is not None and parts[p] is not p])
+        marked([p for p in params if p.grad is not None and parts[p] is not p])
         return applied
 
     def _parts_of(self, engine: Any, groups: list[dict[str, Any]]) -> dict[torch.Tensor, torch.Tensor]:

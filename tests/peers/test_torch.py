@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,13 +26,8 @@ from tests.peers.peers import (
 torch = pytest.importorskip("torch", reason="torch is not installed: nothing to compare with")
 
 
-@pytest.fixture(autouse=True)
-def double_by_default() -> Iterator[None]:
-    """NAdam keeps its product of mu in torch's default dtype: float32 would limit the comparison to 1e-7."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+# NAdam keeps its product of mu in torch's default dtype: float32 would limit the comparison to 1e-7.
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 def tensors_of(arrays: Arrays) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -89,13 +88,8 @@ STAGED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def double_by_default() -> Iterator[None]:
-    """The scalars of NAdam and ASGD are kept in the default dtype, fastopt's in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+# The scalars of NAdam and ASGD are kept in the default dtype, fastopt's in float64.
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 def values(t: int, dtype: Any) -> list[Any]:

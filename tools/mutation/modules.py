@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from tools.mutation.expression import BORDER, TURNED
-from tools.mutation.mutants import Mutant, one_line
+from tools.mutation.mutants import Mutant, add, one_line
 
 OPERATORS = {
     "+": ast.Add,
@@ -115,10 +115,5 @@ def mutants_of_module(file: str, text: str) -> list[Mutant]:
             begin, stop = text.rfind("\n", 0, start) + 1, (text + "\n").find("\n", end)
             line = one_line(text[begin:stop])
             change = f"{line}  =>  {one_line(text[begin:start] + other + text[end:stop])}"
-            mutant = Mutant(file, name, change, start, end, other)
-            again = 2
-            while mutant.id in found:
-                mutant = mutant._replace(change=f"{change} ({again})")
-                again += 1
-            found[mutant.id] = mutant
+            add(found, Mutant(file, name, change, start, end, other))
     return list(found.values())

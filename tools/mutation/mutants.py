@@ -116,6 +116,15 @@ def one_line(text: str) -> str:
     return " ".join(text.replace("\\", " ").split())
 
 
+def add(found: dict[str, Mutant], mutant: Mutant) -> None:
+    """Takes it in by its id, numbered where others read the same."""
+    change, again = mutant.change, 2
+    while mutant.id in found:
+        mutant = mutant._replace(change=f"{change} ({again})")
+        again += 1
+    found[mutant.id] = mutant
+
+
 def mutants(
     file: str, text: str, spans: dict[str, tuple[int, int]], names: dict[str, list[list[str]]], formulas: bool = True
 ) -> list[Mutant]:
@@ -144,10 +153,5 @@ def mutants(
         for after, change in changed.items():
             if _blank(after) == code:
                 continue
-            mutant = Mutant(file, kernel, change, start, end, after)
-            again = 2
-            while mutant.id in found:
-                mutant = mutant._replace(change=f"{change} ({again})")
-                again += 1
-            found[mutant.id] = mutant
+            add(found, Mutant(file, kernel, change, start, end, after))
     return list(found.values())
